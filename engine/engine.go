@@ -1,0 +1,73 @@
+package engine
+
+import (
+	"context"
+	"iter"
+	"time"
+)
+
+// Engine generates. Implementations are safe for concurrent use.
+type Engine interface {
+	// Generate yields the events of req in order. It ends after the last choice's event with Finish set, after the
+	// first non-nil error (always an *Error), or when the caller stops ranging, which cancels the request and frees
+	// its memory within one step.
+	Generate(ctx context.Context, req *Request) iter.Seq2[Event, error]
+	// Models lists what Request.Model may name, base models before their adapters.
+	Models() []Model
+	// Close refuses new requests, waits for the running ones until ctx ends, cancels the rest and frees everything.
+	Close(ctx context.Context) error
+}
+
+// Tokenizer is the optional ability to turn text into tokens and back, as a model's own requests would.
+type Tokenizer interface {
+	// Tokenize returns the token ids of req's prompt: a rendered chat, or a text.
+	Tokenize(ctx context.Context, req *Request) ([]int32, error)
+	// Detokenize returns the text of tokens under the model's vocabulary, special tokens included.
+	Detokenize(ctx context.Context, model string, tokens []int32) (string, error)
+	// TokenText returns the text of each single token (invalid UTF-8 shown as U+FFFD).
+	TokenText(ctx context.Context, model string, tokens []int32) ([]string, error)
+}
+
+// Statser is the optional ability to report load; Stats must be cheap and never wait for a step.
+type Statser interface {
+	Stats() []Stats
+}
+
+// Model is one name that a Request may use.
+type Model struct {
+	ID      string
+	Parent  string // base model's ID if this is an adapter, else ""
+	Root    string // what it was loaded from, as shown to clients ("built-in", a hub id, a directory's last element)
+	Created time.Time
+	MaxLen  int    // most tokens of prompt and completion together
+	Backend string // "native", "vllm", ...
+	// ForwardsUnknown says that fields in Request.Extra reach an upstream, which may know them.
+	ForwardsUnknown bool
+}
+
+// Stats is the load of one base model at one moment. Counters count since start.
+type Stats struct {
+	Model           string
+	Ready           bool
+	Running         int     // sequences in the running batch
+	Waiting         int     // requests and sequences waiting for admission
+	KVUsage         float64 // share of KV blocks in use, 0 to 1; blocks only cached count as free
+	NumBlocks       int
+	BlockSize       int // tokens per block
+	KVDType         string
+	PrefixQueries   uint64 // tokens looked up in the prefix cache
+	PrefixHits      uint64 // tokens found there
+	Preemptions     uint64
+	PromptTokens    uint64 // prompt tokens of admitted requests
+	ComputedTokens  uint64 // prompt tokens computed, that is not found in the prefix cache
+	GeneratedTokens uint64
+	Steps           uint64
+	StepTokens      []uint64 // histogram of tokens per step; counts for the bounds StepTokenBounds and one above
+	StepTokensSum   uint64
+	MaxAdapters     int
+	RunningAdapters []string // adapters with a running sequence
+	WaitingAdapters []string // adapters with a waiting request
+}
+
+// StepTokenBounds are the upper bounds of Stats.StepTokens, the buckets that vLLM's dashboards expect.
+var StepTokenBounds = []float64{1, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384}

@@ -1,0 +1,138 @@
+package checkpoint
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+)
+
+// Config is config.json. A key that is absent or null leaves its field zero; Raw has every key.
+type Config struct {
+	Architectures []string `json:"architectures"`
+	ModelType     string   `json:"model_type"`
+	TorchDType    string   `json:"torch_dtype"`
+	DType         string   `json:"dtype"` // the newer spelling of torch_dtype
+
+	VocabSize             int     `json:"vocab_size"`
+	HiddenSize            int     `json:"hidden_size"`
+	IntermediateSize      int     `json:"intermediate_size"`
+	NumHiddenLayers       int     `json:"num_hidden_layers"`
+	NumAttentionHeads     int     `json:"num_attention_heads"`
+	NumKeyValueHeads      int     `json:"num_key_value_heads"`
+	HeadDim               int     `json:"head_dim"`
+	MaxPositionEmbeddings int     `json:"max_position_embeddings"`
+	RMSNormEps            float64 `json:"rms_norm_eps"`
+	HiddenAct             string  `json:"hidden_act"`
+	AttentionBias         bool    `json:"attention_bias"`
+	MLPBias               bool    `json:"mlp_bias"`
+	TieWordEmbeddings     bool    `json:"tie_word_embeddings"`
+	UseSlidingWindow      bool    `json:"use_sliding_window"`
+	SlidingWindow         *int    `json:"sliding_window"`
+
+	RopeTheta      float64         `json:"rope_theta"`
+	RopeScaling    *RopeParameters `json:"rope_scaling"`
+	RopeParameters *RopeParameters `json:"rope_parameters"` // the newer home of rope_theta and rope_scaling
+
+	BOSTokenIDs TokenIDs `json:"bos_token_id"`
+	EOSTokenIDs TokenIDs `json:"eos_token_id"`
+	PadTokenID  *int32   `json:"pad_token_id"`
+
+	QuantizationConfig jsontext.Value `json:"quantization_config"`
+
+	Raw map[string]jsontext.Value `json:"-"`
+}
+
+// RopeParameters are the parts of a rope description that say which kind it is.
+type RopeParameters struct {
+	RopeType  string  `json:"rope_type"`
+	Type      string  `json:"type"` // the older spelling of rope_type
+	RopeTheta float64 `json:"rope_theta"`
+}
+
+// Kind is the kind of scaling, "default" for none.
+func (p *RopeParameters) Kind() string {
+	switch {
+	case p == nil:
+		return "default"
+	case p.RopeType != "":
+		return p.RopeType
+	case p.Type != "":
+		return p.Type
+	}
+	return "default"
+}
+
+// GenerationConfig is generation_config.json: the sampling that the model's makers advise. A nil field was not given.
+type GenerationConfig struct {
+	BOSTokenIDs       TokenIDs `json:"bos_token_id"`
+	EOSTokenIDs       TokenIDs `json:"eos_token_id"`
+	PadTokenID        *int32   `json:"pad_token_id"`
+	DoSample          *bool    `json:"do_sample"`
+	Temperature       *float64 `json:"temperature"`
+	TopK              *int     `json:"top_k"`
+	TopP              *float64 `json:"top_p"`
+	MinP              *float64 `json:"min_p"`
+	TypicalP          *float64 `json:"typical_p"`
+	RepetitionPenalty *float64 `json:"repetition_penalty"`
+	MaxNewTokens      *int     `json:"max_new_tokens"`
+	MaxLength         *int     `json:"max_length"`
+
+	Raw map[string]jsontext.Value `json:"-"`
+}
+
+// TokenIDs is one id, a list of them, or none (null).
+type TokenIDs []int32
+
+// UnmarshalJSONFrom reads a number, an array or null.
+func (t *TokenIDs) UnmarshalJSONFrom(d *jsontext.Decoder) error {
+	if d.PeekKind() == '[' {
+		return json.UnmarshalDecode(d, (*[]int32)(t))
+	}
+	var id *int32
+	if err := json.UnmarshalDecode(d, &id); err != nil {
+		return err
+	}
+	*t = nil
+	if id != nil {
+		*t = TokenIDs{*id}
+	}
+	return nil
+}
+
+// Config reads config.json.
+func (c *Checkpoint) Config() (*Config, error) {
+	var config Config
+	raw, err := c.readJSON("config.json", &config)
+	if err != nil {
+		return nil, err
+	}
+	config.Raw = raw
+	return &config, nil
+}
+
+// GenerationConfig reads generation_config.json; without the file all its fields are zero.
+func (c *Checkpoint) GenerationConfig() (*GenerationConfig, error) {
+	var config GenerationConfig
+	raw, err := c.readJSON("generation_config.json", &config)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	config.Raw = raw
+	return &config, nil
+}
+
+// readJSON decodes an object into out and, key by key, into the map it returns.
+func (c *Checkpoint) readJSON(name string, out any) (map[string]jsontext.Value, error) {
+	data, err := c.ReadFile(name)
+	if err != nil {
+		return nil, err
+	}
+	var raw map[string]jsontext.Value
+	if err := errors.Join(json.Unmarshal(data, &raw), json.Unmarshal(data, out)); err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	return raw, nil
+}

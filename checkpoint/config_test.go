@@ -1,0 +1,110 @@
+package checkpoint
+
+import (
+	"math"
+	"slices"
+	"strings"
+	"testing"
+)
+
+func TestConfig(t *testing.T) {
+	c := folder(t, map[string][]byte{
+		"config.json": []byte(`{"architectures":["X"],"hidden_size":8,"rms_norm_eps":1e-06,"rope_theta":1000000,
+			"head_dim":null,"sliding_window":null,"eos_token_id":[1,2],"bos_token_id":3,"pad_token_id":null,
+			"rope_scaling":{"type":"yarn","factor":4},"novel":{"a":1}}`),
+		"generation_config.json": []byte(`{"eos_token_id":5,"bos_token_id":null,"temperature":0.6,"do_sample":true}`),
+	})
+	config, err := c.Config()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if config.HiddenSize != 8 || config.RMSNormEps != 1e-6 || config.RopeTheta != 1e6 || config.HeadDim != 0 ||
+		config.RopeScaling.Kind() != "yarn" || config.RopeParameters.Kind() != "default" || config.PadTokenID != nil ||
+		!slices.Equal(config.EOSTokenIDs, []int32{1, 2}) || !slices.Equal(config.BOSTokenIDs, []int32{3}) ||
+		string(config.Raw["novel"]) != `{"a":1}` {
+		t.Errorf("config %+v", config)
+	}
+	gen, err := c.GenerationConfig()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !slices.Equal(gen.EOSTokenIDs, []int32{5}) || gen.BOSTokenIDs != nil || *gen.Temperature != 0.6 || !*gen.DoSample ||
+		gen.TopK != nil {
+		t.Errorf("generation config %+v", gen)
+	}
+	if gen, err := folder(t, nil).GenerationConfig(); err != nil || gen.Temperature != nil {
+		t.Errorf("without the file: %+v, %v", gen, err)
+	}
+}
+
+func TestBadConfig(t *testing.T) {
+	for name, text := range map[string]string{
+		"not JSON": "x", "array": "[]", "duplicate": `{"head_dim":1,"head_dim":2}`, "wrong type": `{"hidden_size":"8"}`,
+		"fraction": `{"hidden_size":8.5}`, "deep": `{"a":` + strings.Repeat("[", 20000) + strings.Repeat("]", 20000) + "}",
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := folder(t, map[string][]byte{"config.json": []byte(text)}).Config()
+			if err == nil || !strings.HasPrefix(err.Error(), "config.json: ") {
+				t.Errorf("error %v", err)
+			}
+		})
+	}
+}
+
+func adapterConfig(t *testing.T, text string) (*AdapterConfig, error) {
+	t.Helper()
+	return folder(t, map[string][]byte{"adapter_config.json": []byte(text)}).AdapterConfig()
+}
+
+func TestAdapterConfig(t *testing.T) {
+	tests := []struct {
+		name, text, module string
+		targets            bool
+		rank               int
+		scale              float64
+	}{
+		{"plain", `"target_modules":["q_proj"]`, "l.0.q_proj", true, 4, 2},
+		{"end only after a dot", `"target_modules":["proj"]`, "l.0.q_proj", false, 4, 2},
+		{"excluded", `"target_modules":["q_proj"],"exclude_modules":["0.q_proj"]`, "l.0.q_proj", false, 4, 2},
+		{"regular expression", `"target_modules":".*\\.q_proj"`, "l.0.q_proj", true, 4, 2},
+		{"expression takes the whole name", `"target_modules":"q_proj"`, "l.0.q_proj", false, 4, 2},
+		{"all-linear", `"target_modules":"all-linear"`, "l.0.q_proj", true, 4, 2},
+		{"rslora", `"target_modules":["q_proj"],"use_rslora":true`, "l.0.q_proj", true, 4, 4},
+		{"own rank", `"target_modules":["q_proj"],"rank_pattern":{"q_proj":16}`, "l.0.q_proj", true, 16, 0.5},
+		{"own alpha", `"target_modules":["q_proj"],"alpha_pattern":{"1.q_proj":3,"q_proj":4,"0.q_proj":5}`, "l.0.q_proj", true, 4, 1},
+		{"harmless keys", `"target_modules":["q_proj"],"bias":"none","use_dora":false,"layers_pattern":[],"modules_to_save":null`, "l.0.q_proj", true, 4, 2},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			a, err := adapterConfig(t, `{"peft_type":"LORA","r":4,"lora_alpha":8,`+tt.text+`}`)
+			if err != nil {
+				t.Fatal(err)
+			}
+			scale := float64(a.Scale(tt.module))
+			if a.Targets(tt.module) != tt.targets || a.Rank(tt.module) != tt.rank || !(math.Abs(scale-tt.scale) < 1e-6) {
+				t.Errorf("targets %v, rank %d, scale %g", a.Targets(tt.module), a.Rank(tt.module), scale)
+			}
+		})
+	}
+}
+
+func TestUnsupportedAdapterConfig(t *testing.T) {
+	base := `"r":4,"lora_alpha":8,"target_modules":["q_proj"]`
+	for _, tt := range []struct{ text, want string }{
+		{`{"peft_type":"LORA",` + base + `,"use_dora":true}`, "use_dora"},
+		{`{"peft_type":"LORA",` + base + `,"bias":"all"}`, "bias"},
+		{`{"peft_type":"LORA",` + base + `,"modules_to_save":["lm_head"]}`, "modules_to_save"},
+		{`{"peft_type":"LORA",` + base + `,"fan_in_fan_out":true}`, "fan_in_fan_out"},
+		{`{"peft_type":"LORA",` + base + `,"layers_to_transform":[1]}`, "layers_to_transform"},
+		{`{"peft_type":"LORA",` + base + `,"init_lora_weights":"pissa_niter_4"}`, "pissa"},
+		{`{"peft_type":"IA3",` + base + `}`, "IA3"},
+		{`{"peft_type":"LORA","r":0,"lora_alpha":8,"target_modules":["q"]}`, "r = 0"},
+		{`{"peft_type":"LORA","r":1,"lora_alpha":8}`, "target_modules is missing"},
+		{`{"peft_type":"LORA","r":1,"lora_alpha":8,"target_modules":"(?!x)q"}`, "regular expression"},
+		{`{"peft_type":"LORA",` + base + `,"rank_pattern":{"q":-1}}`, "positive"},
+	} {
+		if _, err := adapterConfig(t, tt.text); err == nil || !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%s: error %v, want one with %q", tt.text, err, tt.want)
+		}
+	}
+}

@@ -1,0 +1,136 @@
+package server
+
+import (
+	"net/http"
+	"time"
+
+	"github.com/go-chi/chi/v5"
+	"github.com/rs/zerolog"
+
+	"pagoda/engine"
+)
+
+// statusClientGone is what the log and the metrics say when the client left before an answer began. It is nginx's
+// number; nobody receives it.
+const statusClientGone = 499
+
+// observe writes the access log, one line when a request ends, and the HTTP metrics. The line holds no prompt, no key
+// and no body.
+func (s *Server) observe(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		rw := newResponse(w, s.cfg.WriteTimeout)
+		s.metrics.inFlight.Inc()
+		defer func() { // also when a panic drops the connection
+			s.metrics.inFlight.Dec()
+			s.finish(r, rw)
+			rw.arm() // net/http flushes what is buffered after the handler
+		}()
+		next.ServeHTTP(rw, r)
+	})
+}
+
+func (s *Server) finish(r *http.Request, w *response) {
+	i, took := requestInfo(r), time.Since(requestInfo(r).start)
+	route, status := routeLabel(r), w.status
+	gone := r.Context().Err() != nil
+	switch {
+	case status == 0 && gone:
+		status = statusClientGone
+	case status == 0:
+		status = http.StatusOK // net/http sends it when the handler wrote nothing
+	}
+	s.metrics.request(route, methodLabel(r.Method), status, took)
+	if i.err != nil {
+		s.metrics.failed(i.err.Code)
+	}
+	ev := s.log.WithLevel(accessLevel(route, i.err))
+	if !s.cfg.AccessLog && !isOurFault(i.err) {
+		ev = nil // a nil event is one that is off
+	}
+	ev.Str("request_id", i.ID).Str("method", methodLabel(r.Method)).Str("route", route).Int("status", status).
+		Dur("duration_ms", took).Int64("bytes", w.bytes)
+	if i.Tenant != "" {
+		ev.Str("tenant", i.Tenant)
+	}
+	if i.Stream {
+		ev.Bool("stream", true)
+	}
+	if i.gen != nil {
+		i.gen.log(ev)
+	}
+	if i.err != nil {
+		logError(ev, i.err)
+	}
+	if gone {
+		ev.Bool("canceled", true)
+	}
+	ev.Msg("request")
+}
+
+// logError names the kind of an error. Its message may quote the client's input, so it is logged only where the fault is
+// ours and the cause is needed.
+func logError(ev *zerolog.Event, err *engine.Error) {
+	ev.Str("error", codeName(err.Code))
+	if err.Param != "" {
+		ev.Str("param", clip(err.Param, 64))
+	}
+	if isOurFault(err) {
+		ev.Str("message", clip(err.Message, 500))
+		if err.Err != nil {
+			ev.Str("cause", clip(err.Err.Error(), 2000))
+		}
+	}
+}
+
+func isOurFault(err *engine.Error) bool {
+	return err != nil && (err.Code == engine.Internal || err.Code == engine.Upstream)
+}
+
+// accessLevel keeps what probes and scrapers ask for every few moments out of the normal log.
+func accessLevel(route string, err *engine.Error) zerolog.Level {
+	switch {
+	case isOurFault(err):
+		return zerolog.ErrorLevel
+	case route == "/health" || route == "/ready" || route == "/metrics":
+		return zerolog.DebugLevel
+	}
+	return zerolog.InfoLevel
+}
+
+// routeLabel is the route's pattern, of which there are few, never the path.
+func routeLabel(r *http.Request) string {
+	if c := chi.RouteContext(r.Context()); c != nil {
+		if p := c.RoutePattern(); p != "" && p != "/*" {
+			return p
+		}
+	}
+	return "none"
+}
+
+func methodLabel(m string) string {
+	switch m {
+	case "GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS":
+		return m
+	}
+	return "other"
+}
+
+func clip(s string, n int) string {
+	if len(s) > n {
+		return s[:n]
+	}
+	return s
+}
+
+// codeName is the word for an error code in logs and metric labels.
+func codeName(c engine.Code) string {
+	names := [...]string{engine.Internal: "internal", engine.Invalid: "invalid", engine.Unauthorized: "unauthorized",
+		engine.Forbidden: "forbidden", engine.NotFound: "not_found", engine.MethodNotAllowed: "method_not_allowed",
+		engine.TooLarge: "too_large", engine.UnsupportedMedia: "unsupported_media", engine.TooLong: "too_long",
+		engine.Busy: "busy", engine.Unavailable: "unavailable", engine.Timeout: "timeout", engine.Canceled: "canceled",
+		engine.Upstream: "upstream"}
+	if c < 0 || int(c) >= len(names) {
+		return "internal"
+	}
+	return names[c]
+}

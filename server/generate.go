@@ -1,0 +1,216 @@
+package server
+
+import (
+	"context"
+	"iter"
+	"net/http"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"pagoda/engine"
+)
+
+// generate is the one way from a dialect to the engine: it fills in req.ID and req.Tenant, refuses while draining,
+// applies the time limit, and keeps the books for metrics and the access log. Events and errors are the engine's.
+func (s *Server) generate(r *http.Request, req *engine.Request) iter.Seq2[engine.Event, error] {
+	return func(yield func(engine.Event, error) bool) {
+		info := requestInfo(r)
+		req.ID, req.Tenant = info.ID, info.Tenant
+		if err := s.work.begin(); err != nil {
+			yield(engine.Event{}, err)
+			return
+		}
+		defer s.work.end()
+		ctx, cancel := r.Context(), context.CancelFunc(func() {})
+		if s.cfg.RequestTimeout > 0 {
+			ctx, cancel = context.WithTimeoutCause(ctx, s.cfg.RequestTimeout, errTimeLimit)
+		}
+		defer cancel()
+		g := newGeneration(s.metrics, req)
+		info.gen = g
+		defer g.close()
+		for ev, err := range s.eng.Generate(ctx, req) {
+			if err != nil {
+				g.failed = causeOf(ctx, err)
+				yield(engine.Event{}, g.failed)
+				return
+			}
+			g.event(&ev)
+			if !yield(ev, nil) {
+				return
+			}
+		}
+		if g.usage == nil { // the contract says that the last event has it
+			g.failed = causeOf(ctx, engine.Errorf(engine.Internal, "the answer ended early"))
+			yield(engine.Event{}, g.failed)
+		}
+	}
+}
+
+// causeOf says why a generation failed: if its context ended, that is the reason, whatever the engine made of it.
+func causeOf(ctx context.Context, err error) *engine.Error {
+	if ctx.Err() == nil {
+		return engine.AsError(err)
+	}
+	switch context.Cause(ctx) {
+	case errTimeLimit:
+		return &engine.Error{Code: engine.Timeout, Message: "the request took longer than this server allows", Err: err}
+	case errDrained:
+		return &engine.Error{Code: engine.Unavailable, Message: "the server is shutting down; try again shortly",
+			RetryAfter: drainRetryAfter, Err: err}
+	}
+	return &engine.Error{Code: engine.Canceled, Message: "the client went away", Err: err}
+}
+
+// generation is the account of one Generate call. Only the goroutine that ranges over the events touches it.
+type generation struct {
+	all     *metrics
+	m       *modelMetrics // nil: the model is not served, or the request never got that far
+	req     *engine.Request
+	started time.Time
+	failed  *engine.Error
+
+	choices    []choiceAccount
+	firstToken time.Time
+	prompt     int
+	completion int
+	finish     []string // of the choices, in the order they ended
+	usage      *engine.Usage
+	timing     *engine.Timing
+}
+
+type choiceAccount struct {
+	tokens    int
+	lastToken time.Time
+	done      bool
+}
+
+func newGeneration(all *metrics, req *engine.Request) *generation {
+	g := &generation{all: all, m: all.model(req.Model), req: req, started: time.Now(),
+		choices: make([]choiceAccount, max(1, req.Sampling.N))}
+	if g.m != nil {
+		all.countModel(req.Model)
+	} else {
+		g.m = discard
+	}
+	return g
+}
+
+// discard takes the counts of requests for models that are not served. It is never exported.
+var discard = newModelMetrics(engine.Model{ID: "none", MaxLen: 1})
+
+// event counts ev.
+func (g *generation) event(ev *engine.Event) {
+	if ev.Prompt != nil {
+		g.prompt = len(ev.Prompt.Tokens)
+		g.m.promptTokens.Add(float64(g.prompt))
+	}
+	if n := len(ev.Tokens); n > 0 && ev.Index >= 0 && ev.Index < len(g.choices) {
+		g.tokens(&g.choices[ev.Index], n)
+	}
+	if ev.Finish != "" {
+		g.finished(ev)
+	}
+	if ev.Usage != nil {
+		g.usage, g.timing = ev.Usage, ev.Timing
+	}
+}
+
+func (g *generation) tokens(c *choiceAccount, n int) {
+	now := time.Now()
+	if g.firstToken.IsZero() {
+		g.firstToken = now
+		g.m.ttft.Observe(now.Sub(g.started).Seconds())
+	}
+	if c.tokens > 0 {
+		each := now.Sub(c.lastToken).Seconds() / float64(n) // tokens that came together share the time
+		for range n {
+			g.m.itl.Observe(each)
+		}
+	}
+	c.tokens, c.lastToken = c.tokens+n, now
+	g.completion += n
+	g.m.generationTokens.Add(float64(n))
+}
+
+func (g *generation) finished(ev *engine.Event) {
+	g.finish = append(g.finish, string(ev.Finish))
+	reason := "stop"
+	if ev.Finish == engine.FinishLength {
+		reason = "length"
+	}
+	g.m.success[reason].Inc()
+	if ev.Index >= 0 && ev.Index < len(g.choices) {
+		c := &g.choices[ev.Index]
+		c.done = true
+		g.m.generationHist.Observe(float64(c.tokens))
+	}
+}
+
+// canceled says whether the request ended because nobody wanted the rest.
+func (g *generation) canceled() bool {
+	return g.usage == nil && (g.failed == nil || g.failed.Code == engine.Canceled)
+}
+
+// close adds what is known only at the end.
+func (g *generation) close() {
+	switch {
+	case g.usage != nil:
+		g.complete(time.Now())
+	case g.canceled():
+		g.all.canceled.Inc()
+		g.unfinished("abort")
+	case g.prompt > 0 || g.failed.Code == engine.Internal:
+		g.unfinished("error") // errors before the first step, such as a bad field, are not generations
+	}
+}
+
+func (g *generation) unfinished(reason string) {
+	for i := range g.choices {
+		if !g.choices[i].done {
+			g.m.success[reason].Inc()
+		}
+	}
+}
+
+func (g *generation) complete(now time.Time) {
+	m, longest := g.m, 0
+	for i := range g.choices {
+		longest = max(longest, g.choices[i].tokens)
+	}
+	m.cachedTokens.Add(float64(g.usage.Cached))
+	m.promptHist.Observe(float64(g.usage.Prompt))
+	m.maxGenerationHist.Observe(float64(longest))
+	m.paramN.Observe(float64(len(g.choices)))
+	if mt := g.req.Sampling.MaxTokens; mt != nil {
+		m.paramMaxTokens.Observe(float64(*mt))
+	}
+	m.e2e.Observe(now.Sub(g.started).Seconds())
+	if t := g.timing; t != nil {
+		between(m.queue, t.Arrived, t.Scheduled)
+		between(m.prefill, t.Scheduled, t.FirstToken)
+		between(m.decode, t.FirstToken, t.Finished)
+		between(m.inference, t.Scheduled, t.Finished)
+		if longest > 1 && !t.FirstToken.IsZero() && !t.Finished.IsZero() {
+			m.perToken.Observe(t.Finished.Sub(t.FirstToken).Seconds() / float64(longest-1))
+		}
+	}
+}
+
+// log adds the account to the access log line: counts and times, no text.
+func (g *generation) log(ev *zerolog.Event) {
+	ev.Str("model", clip(g.req.Model, 128)).Int("prompt_tokens", g.prompt).Int("completion_tokens", g.completion)
+	if g.usage != nil {
+		ev.Int("cached_tokens", g.usage.Cached)
+	}
+	if !g.firstToken.IsZero() {
+		ev.Dur("ttft_ms", g.firstToken.Sub(g.started))
+	}
+	if t := g.timing; t != nil && !t.Arrived.IsZero() && !t.Scheduled.IsZero() {
+		ev.Dur("queue_ms", t.Scheduled.Sub(t.Arrived))
+	}
+	if len(g.finish) > 0 {
+		ev.Strs("finish", g.finish)
+	}
+}

@@ -1,0 +1,110 @@
+package server
+
+import (
+	"io"
+	"mime"
+	"net/http"
+	"strings"
+	"time"
+
+	"pagoda/engine"
+)
+
+// limits bounds the size of a request's body and the time to read it. The deadline is per body and not
+// http.Server.ReadTimeout, which would run on after the body and cancel long answers.
+func (s *Server) limits(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.ContentLength != 0 { // -1 is unknown
+			rc := http.NewResponseController(w)
+			// An error means a writer without deadlines, as in tests.
+			_ = rc.SetReadDeadline(time.Now().Add(s.cfg.ReadTimeout))
+			r.Body = &timedBody{ReadCloser: http.MaxBytesReader(w, r.Body, s.cfg.MaxBodyBytes), rc: rc}
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// timedBody lifts the read deadline at the end of the body, so that the connection's watch for the client's going
+// away, which is a read too, has none.
+type timedBody struct {
+	io.ReadCloser
+	rc *http.ResponseController
+}
+
+func (b *timedBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if err == io.EOF {
+		_ = b.rc.SetReadDeadline(time.Time{})
+	}
+	return n, err
+}
+
+// jsonBody refuses bodies that are not plain JSON. A browser cannot send this content type to another site without
+// asking first (CORS), which keeps foreign pages from posting here.
+func (s *Server) jsonBody(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if enc := r.Header.Get("Content-Encoding"); enc != "" && !strings.EqualFold(enc, "identity") {
+			s.writeError(w, r, engine.Errorf(engine.UnsupportedMedia, "content encoding is not supported; send plain JSON"))
+			return
+		}
+		media, params, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
+		charset, given := params["charset"]
+		if err != nil || media != "application/json" || given && !strings.EqualFold(charset, "utf-8") {
+			s.writeError(w, r, engine.Errorf(engine.UnsupportedMedia, "content type must be application/json in UTF-8"))
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// response counts what is written and gives each write its own time limit, so that a client that stops reading cannot
+// hold a request for ever while a long stream may last as long as it needs.
+type response struct {
+	http.ResponseWriter
+	rc      *http.ResponseController
+	timeout time.Duration
+	status  int // 0 until the header is written
+	bytes   int64
+}
+
+func newResponse(w http.ResponseWriter, timeout time.Duration) *response {
+	return &response{ResponseWriter: w, rc: http.NewResponseController(w), timeout: timeout}
+}
+
+// Unwrap lets http.ResponseController through.
+func (w *response) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+func (w *response) arm() {
+	_ = w.rc.SetWriteDeadline(time.Now().Add(w.timeout)) // an error means a writer without deadlines
+}
+
+// WriteHeader implements http.ResponseWriter.
+func (w *response) WriteHeader(status int) {
+	if w.status == 0 && status >= 200 { // 1xx may come before
+		w.status = status
+	}
+	w.ResponseWriter.WriteHeader(status)
+}
+
+// Write implements http.ResponseWriter.
+func (w *response) Write(p []byte) (int, error) {
+	if w.status == 0 {
+		w.status = http.StatusOK
+	}
+	w.arm()
+	n, err := w.ResponseWriter.Write(p)
+	w.bytes += int64(n)
+	return n, err
+}
+
+// FlushError implements what http.ResponseController looks for.
+func (w *response) FlushError() error {
+	if w.status == 0 {
+		w.status = http.StatusOK
+	}
+	w.arm()
+	return w.rc.Flush()
+}
+
+// Flush implements http.Flusher.
+func (w *response) Flush() { _ = w.FlushError() }

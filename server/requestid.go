@@ -1,0 +1,56 @@
+package server
+
+import (
+	"context"
+	"crypto/rand"
+	"net/http"
+	"strings"
+	"time"
+
+	"pagoda/engine"
+)
+
+// info is the record of one HTTP request, for the access log and the metrics. Only the goroutine that serves the
+// request touches it.
+type info struct {
+	ID     string // request id, also in the response header X-Request-Id
+	Tenant string // who asks: a short hash of the API key, "" without keys
+	Stream bool   // the answer is an event stream; set by the dialect
+
+	start time.Time
+	gen   *generation   // what was generated, if anything
+	err   *engine.Error // the failure the client was told of, if any
+}
+
+type infoKey struct{}
+
+// requestInfo returns the record of r. A request that did not come through the router gets an empty one.
+func requestInfo(r *http.Request) *info {
+	if i, ok := r.Context().Value(infoKey{}).(*info); ok {
+		return i
+	}
+	return &info{start: time.Now()}
+}
+
+// fail notes the error that the client is told of, for the log and the metrics. Call it wherever an error is written.
+func (i *info) fail(err *engine.Error) { i.err = err }
+
+const maxRequestID = 128
+
+// requestID gives each request its info record and an id: the client's X-Request-Id if it is harmless, else a new one.
+func (s *Server) requestID(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		id := r.Header.Get("X-Request-Id")
+		if !validRequestID(id) {
+			id = "req-" + strings.ToLower(rand.Text())
+		}
+		w.Header().Set("X-Request-Id", id)
+		i := &info{ID: id, start: time.Now()}
+		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), infoKey{}, i)))
+	})
+}
+
+func validRequestID(id string) bool {
+	return id != "" && len(id) <= maxRequestID &&
+		!strings.ContainsFunc(id, func(c rune) bool { return c <= ' ' || c > '~' })
+}

@@ -8,4 +8,12 @@
 //
 // Batch invariance: no op's result for one row depends, in any bit, on the other rows, on how many there are, or on
 // the number of threads. Work is split over rows and columns; sums over the inner dimension run in one fixed order.
+//
+// The way of a call:
+//
+//	op.go        contract, argument checks (shapes, dtypes, indices), dispatch
+//	op_ref.go    variant "ref": the oracle of the tests, and what runs when cgo is off
+//	cpu_cgo.go   one call into C per op
+//	kn.h         the whole C ABI; dispatch.c picks the variant; pool.c runs chunks on the workers
+//	op.h         the op in C over the vectors of simd.h; compiled once per variant (cpu_*.c)
 package kernels

@@ -1,0 +1,11 @@
+package kernels
+
+import "errors"
+
+var errNoCgo = errors.New("built without cgo: only the reference is there")
+
+func cVariants() []string { return nil }
+
+func openC(string, int) (backend, error) { return nil, errNoCgo }
+
+func measureLimits(int) (Limits, error) { return Limits{}, errNoCgo }

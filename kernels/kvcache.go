@@ -1,0 +1,113 @@
+package kernels
+
+import (
+	"errors"
+	"fmt"
+)
+
+// KVCache is one layer's keys and values: NumBlocks blocks of BlockSize slots, each slot NumKVHeads*HeadDim elements.
+// Slot s is block s/BlockSize, place s%BlockSize. K and V are [NumBlocks*BlockSize, NumKVHeads*HeadDim] in logical
+// terms; the layout inside a block is the device's own. On the CPU, with the lanes of the vectors running fastest:
+//
+//	K block  [num_kv_heads][head_dim][block_size]
+//	V block  [num_kv_heads][block_size][head_dim]
+type KVCache struct {
+	K, V                Tensor
+	BlockSize           int
+	NumKVHeads, HeadDim int
+}
+
+// KVCacheBytes is the memory of a cache of NewKVCache.
+func KVCacheBytes(dt DType, numBlocks, blockSize, numKVHeads, headDim int) int64 {
+	return 2 * int64(numBlocks) * int64(blockSize) * int64(numKVHeads) * int64(headDim) * int64(dt.Size())
+}
+
+// NewKVCache allocates one layer's cache, of F32 or BF16.
+func NewKVCache(d *Device, dt DType, numBlocks, blockSize, numKVHeads, headDim int) (KVCache, error) {
+	if dt != F32 && dt != BF16 {
+		return KVCache{}, fmt.Errorf("kv cache of %v: %w", dt, ErrDType)
+	}
+	if numBlocks < 1 || blockSize < 1 || blockSize > maxBlockSize || numKVHeads < 1 || headDim < 1 || headDim > maxHeadDim {
+		return KVCache{}, fmt.Errorf("kv cache of %d blocks of %d slots, %d heads of %d: %w",
+			numBlocks, blockSize, numKVHeads, headDim, ErrShape)
+	}
+	half := int(KVCacheBytes(dt, numBlocks, blockSize, numKVHeads, headDim) / 2)
+	k, err := d.Alloc(half)
+	if err != nil {
+		return KVCache{}, fmt.Errorf("kv cache: %w", err)
+	}
+	v, err := d.Alloc(half)
+	if err != nil {
+		return KVCache{}, errors.Join(fmt.Errorf("kv cache: %w", err), k.Close())
+	}
+	rows, cols := numBlocks*blockSize, numKVHeads*headDim
+	return KVCache{
+		K: NewTensor(k, 0, dt, rows, cols), V: NewTensor(v, 0, dt, rows, cols),
+		BlockSize: blockSize, NumKVHeads: numKVHeads, HeadDim: headDim,
+	}, nil
+}
+
+// Bounds that keep the scratch memory of the kernels small.
+const (
+	maxHeadDim   = 1024
+	maxBlockSize = 1024
+)
+
+// Close frees the cache. A second Close does nothing.
+func (c KVCache) Close() error { return errors.Join(c.K.Buf.Close(), c.V.Buf.Close()) }
+
+func (c KVCache) check() error {
+	if c.BlockSize < 1 || c.BlockSize > maxBlockSize || c.NumKVHeads < 1 || c.HeadDim < 1 || c.HeadDim > maxHeadDim {
+		return fmt.Errorf("cache has blocks of %d, %d heads of %d: %w", c.BlockSize, c.NumKVHeads, c.HeadDim, ErrShape)
+	}
+	cols := c.NumKVHeads * c.HeadDim
+	if err := c.K.check("cache.K", f32orBF16, -1, cols); err != nil {
+		return err
+	}
+	if err := c.V.check("cache.V", f32orBF16, c.K.Rows, cols); err != nil {
+		return err
+	}
+	if c.K.DType != c.V.DType {
+		return fmt.Errorf("cache.K is %v, cache.V is %v: %w", c.K.DType, c.V.DType, ErrDType)
+	}
+	if c.K.Rows%c.BlockSize != 0 || c.K.Stride != cols || c.V.Stride != cols {
+		return fmt.Errorf("cache of %d slots in blocks of %d, strides %d and %d: %w",
+			c.K.Rows, c.BlockSize, c.K.Stride, c.V.Stride, ErrShape)
+	}
+	return nil
+}
+
+// StoreKV writes each token's keys and values to its slot.
+//
+//	k, v   F32 [num_tokens, num_kv_heads*head_dim], rounded to the cache's dtype
+//	slots  I32 [1, num_tokens], in [0, cache slots), or -1 to skip the token; no slot twice
+func StoreKV(s *Stream, c KVCache, k, v, slots Tensor) error {
+	if err := checkStoreKV(c, k, v, slots); err != nil {
+		return fmt.Errorf("store kv: %w", err)
+	}
+	if k.Rows == 0 {
+		return nil
+	}
+	impl, err := s.begin("store kv")
+	if err != nil {
+		return err
+	}
+	defer s.end()
+	return impl.storeKV(c, k, v, slots)
+}
+
+func checkStoreKV(c KVCache, k, v, slots Tensor) error {
+	if err := c.check(); err != nil {
+		return err
+	}
+	if err := k.check("k", onlyF32, -1, c.NumKVHeads*c.HeadDim); err != nil {
+		return err
+	}
+	if err := v.check("v", onlyF32, k.Rows, k.Cols); err != nil {
+		return err
+	}
+	if err := slots.check("slots", onlyI32, 1, k.Rows); err != nil {
+		return err
+	}
+	return slots.checkInts("slots", -1, c.K.Rows)
+}

@@ -1,0 +1,36 @@
+package kernels
+
+import "fmt"
+
+// MatMul computes out[t,n] = sum_k x[t,k] * w[n,k].
+//
+//	out  F32 [num_tokens, N]          may be a view; must not overlap x
+//	x    F32 or BF16 [num_tokens, K]
+//	m    [N, K]
+//
+// Sums are float32, over k in one order that does not depend on num_tokens. BF16 inputs with BF16 weights may use
+// instructions that add products in pairs and flush subnormals to zero; all else widens to float32 first.
+func MatMul(s *Stream, out, x Tensor, m *Matrix) error {
+	if err := checkMatMul(out, x, m); err != nil {
+		return fmt.Errorf("matmul: %w", err)
+	}
+	if x.Rows == 0 {
+		return nil
+	}
+	impl, err := s.begin("matmul")
+	if err != nil {
+		return err
+	}
+	defer s.end()
+	return impl.matMul(out, x, m)
+}
+
+func checkMatMul(out, x Tensor, m *Matrix) error {
+	if err := m.check("weights", -1); err != nil {
+		return err
+	}
+	if err := x.check("x", f32orBF16, -1, m.k); err != nil {
+		return err
+	}
+	return out.check("out", onlyF32, x.Rows, m.n)
+}

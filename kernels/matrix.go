@@ -1,0 +1,145 @@
+package kernels
+
+import (
+	"fmt"
+	"unsafe"
+)
+
+// Matrix is a weight matrix [N out, K in], packed for MatMul and never changed. Its layout is that of panels of 64
+// output rows (the lanes of the vectors), with the inner dimension running slowest, so that one output tile is one
+// linear stream:
+//
+//	BF16       [N/64][K/2][64][2]   pairs of neighbours in K, as dot-product instructions take them
+//	F16, F32   [N/64][K][64]
+//
+// N and K are padded with zeros to whole panels and pairs.
+type Matrix struct {
+	buf  *Buffer
+	n, k int
+	dt   DType
+}
+
+// MatrixPart is a stack of weight rows as checkpoints store them.
+type MatrixPart struct {
+	Data  []byte // row-major [Rows, K], little endian
+	DType DType
+	Rows  int
+}
+
+const panelCols = 64
+
+// panelBytes is the size of one panel.
+func panelBytes(dt DType, k int) int {
+	if dt == BF16 {
+		k += k & 1
+	}
+	return k * panelCols * dt.Size()
+}
+
+// PackMatrix converts the parts (rounding to nearest, ties to even), stacks them over output rows (fused qkv, gate_up)
+// and packs them. The parts are not needed afterwards.
+func (d *Device) PackMatrix(dt DType, k int, parts ...MatrixPart) (*Matrix, error) {
+	m, err := d.packMatrix(dt, k, parts)
+	if err != nil {
+		return nil, fmt.Errorf("pack matrix: %w", err)
+	}
+	return m, nil
+}
+
+func (d *Device) packMatrix(dt DType, k int, parts []MatrixPart) (*Matrix, error) {
+	if dt != F32 && dt != BF16 && dt != F16 {
+		return nil, fmt.Errorf("to %v: %w", dt, ErrDType)
+	}
+	if k < 1 || k > 1<<30 {
+		return nil, fmt.Errorf("K is %d: %w", k, ErrShape)
+	}
+	n := 0
+	for i, p := range parts {
+		if p.DType != F32 && p.DType != BF16 && p.DType != F16 {
+			return nil, fmt.Errorf("part %d is %v: %w", i, p.DType, ErrDType)
+		}
+		if p.Rows < 0 || p.Rows > 1<<30 || len(p.Data) != p.Rows*k*p.DType.Size() {
+			return nil, fmt.Errorf("part %d has %d bytes for [%d, %d] %v: %w", i, len(p.Data), p.Rows, k, p.DType, ErrShape)
+		}
+		n += p.Rows
+	}
+	if n < 1 || n > 1<<30 {
+		return nil, fmt.Errorf("N is %d: %w", n, ErrShape)
+	}
+	buf, err := d.Alloc((n + panelCols - 1) / panelCols * panelBytes(dt, k))
+	if err != nil {
+		return nil, err
+	}
+	m := &Matrix{buf: buf, n: n, k: k, dt: dt}
+	if err := d.packParts(m, parts); err != nil {
+		_ = m.Close()
+		return nil, err
+	}
+	return m, nil
+}
+
+func (d *Device) packParts(m *Matrix, parts []MatrixPart) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.closed {
+		return fmt.Errorf("device %w", ErrClosed)
+	}
+	row := 0
+	for _, p := range parts {
+		if p.Rows == 0 {
+			continue
+		}
+		if err := d.impl.pack(m, row, p); err != nil {
+			return err
+		}
+		row += p.Rows
+	}
+	return nil
+}
+
+// N is the number of output rows.
+func (m *Matrix) N() int { return m.n }
+
+// K is the inner dimension.
+func (m *Matrix) K() int { return m.k }
+
+// DType is the type the weights are stored as.
+func (m *Matrix) DType() DType { return m.dt }
+
+// Bytes is the memory the matrix holds, padding included.
+func (m *Matrix) Bytes() int64 {
+	if m == nil || m.buf == nil {
+		return 0
+	}
+	return int64(m.buf.Len())
+}
+
+// Close frees the weights. A second Close does nothing.
+func (m *Matrix) Close() error {
+	if m == nil {
+		return nil
+	}
+	return m.buf.Close()
+}
+
+// check reports whether m is open and takes inputs of k columns (-1: any).
+func (m *Matrix) check(name string, k int) error {
+	if m == nil || m.buf == nil || m.buf.dev == nil {
+		return fmt.Errorf("%s: matrix %w", name, ErrClosed)
+	}
+	if k >= 0 && m.k != k {
+		return fmt.Errorf("%s is [%d, %d], want K %d: %w", name, m.n, m.k, k, ErrShape)
+	}
+	return nil
+}
+
+func (m *Matrix) ptr() unsafe.Pointer { return m.buf.ptr(0) }
+
+// at returns where element (n, k) lies, in elements.
+func (m *Matrix) at(n, k int) int {
+	panel := n / panelCols * (panelBytes(m.dt, m.k) / m.dt.Size())
+	if m.dt == BF16 {
+		return panel + (k/2*panelCols+n%panelCols)*2 + k&1
+	}
+	return panel + k*panelCols + n%panelCols
+}

@@ -1,0 +1,76 @@
+package sched
+
+import (
+	"errors"
+	"fmt"
+	"math"
+)
+
+// Config sizes a Scheduler. All numbers must be positive.
+type Config struct {
+	MaxNumSeqs       int // sequences running at once
+	MaxBatchedTokens int // tokens of a step; at least MaxNumSeqs, so that every decode fits
+	MaxWaiting       int // sequences waiting, before Add says ErrFull
+	BlockSize        int // tokens of a block
+	NumBlocks        int // blocks of the KV cache
+	MaxLen           int // tokens of a sequence, prompt and output
+	PrefixCache      bool
+}
+
+// Validate reports all problems at once.
+func (c *Config) Validate() error {
+	var errs []error
+	for _, f := range []struct {
+		name  string
+		value int
+	}{
+		{"MaxNumSeqs", c.MaxNumSeqs}, {"MaxBatchedTokens", c.MaxBatchedTokens}, {"MaxWaiting", c.MaxWaiting},
+		{"BlockSize", c.BlockSize}, {"NumBlocks", c.NumBlocks}, {"MaxLen", c.MaxLen},
+	} {
+		if f.value < 1 || f.value > math.MaxInt32 {
+			errs = append(errs, fmt.Errorf("%s is %d", f.name, f.value))
+		}
+	}
+	if c.MaxBatchedTokens < c.MaxNumSeqs {
+		errs = append(errs, fmt.Errorf("MaxBatchedTokens is %d, below MaxNumSeqs, %d", c.MaxBatchedTokens, c.MaxNumSeqs))
+	}
+	if len(errs) > 0 {
+		return fmt.Errorf("sched: %w", errors.Join(errs...))
+	}
+	return nil
+}
+
+// GroupSpec describes one request: N sequences that begin with the same prompt.
+type GroupSpec struct {
+	Prompt    []int32 // at least one token; copied
+	N         int     // sequences, at least 1
+	MaxTokens int     // output tokens of each; 0: only the prompt is computed
+	Adapter   uint64  // identity of the weights' variant; 0 is the base
+	Salt      string  // only requests of equal salt and adapter share blocks through the prefix cache
+	Tenant    string  // whom the tokens are counted to
+	Priority  int     // lower runs first
+	// PromptLogits asks for the logits of every prompt token, once for the group. No prefix hit is taken before they
+	// are computed.
+	PromptLogits bool
+	Owner        any // the caller's, put into every Seq
+}
+
+var (
+	// ErrFull says that MaxWaiting sequences wait already.
+	ErrFull = errors.New("sched: too many sequences waiting")
+	// ErrTooLong is what a *TooLongError is.
+	ErrTooLong = errors.New("sched: sequence too long")
+)
+
+// TooLongError says that a sequence could never run to its end.
+type TooLongError struct {
+	NumPrompt, MaxTokens int // tokens asked for
+	Limit                int // most that their sum may be
+}
+
+func (e *TooLongError) Error() string {
+	return fmt.Sprintf("sched: %d prompt and %d output tokens, of at most %d together", e.NumPrompt, e.MaxTokens, e.Limit)
+}
+
+// Is makes errors.Is(err, ErrTooLong) true.
+func (e *TooLongError) Is(target error) bool { return target == ErrTooLong }

@@ -52,7 +52,7 @@ type Tokenizer struct {
 	numIDs    int
 	byteLevel bool
 	ends      []uint32 // numIDs+1 entries: id's bytes are table[ends[id]:ends[id+1]]
-	table     []byte
+	table     string
 }
 
 // LoadTokenizer reads the contents of a tokenizer.json.
@@ -106,7 +106,7 @@ func (t *Tokenizer) readTables() error {
 	for i := range t.ends {
 		t.ends[i] = binary.LittleEndian.Uint32(data[4*i:])
 	}
-	t.table = data[4*len(t.ends):]
+	t.table = string(data[4*len(t.ends):])
 	return nil
 }
 
@@ -172,7 +172,7 @@ func (t *Tokenizer) encode(text string, addSpecial, offsets bool) (C.pagoda_ids,
 // Decode returns the text of ids. Bytes that are not UTF-8 become U+FFFD.
 func (t *Tokenizer) Decode(ids []uint32, skipSpecial bool) (string, error) {
 	for _, id := range ids {
-		if int(id) >= t.numIDs {
+		if int64(id) >= int64(t.numIDs) {
 			return "", fmt.Errorf("decode: token id %d is not in [0, %d)", id, t.numIDs)
 		}
 	}
@@ -189,12 +189,13 @@ func (t *Tokenizer) Decode(ids []uint32, skipSpecial bool) (string, error) {
 	return string(takeBytes(out)), nil
 }
 
-// TokenBytes returns the bytes that id stands for, nil if there is no such id. Do not change them.
-func (t *Tokenizer) TokenBytes(id uint32) []byte {
-	if int(id) >= t.numIDs {
-		return nil
+// TokenBytes returns the bytes that id stands for, which need not be valid UTF-8; "" if there is no
+// such id.
+func (t *Tokenizer) TokenBytes(id uint32) string {
+	if int64(id) >= int64(t.numIDs) {
+		return ""
 	}
-	return t.table[t.ends[id]:t.ends[id+1]:t.ends[id+1]]
+	return t.table[t.ends[id]:t.ends[id+1]]
 }
 
 // ID returns the id of the token spelled so in the vocabulary.

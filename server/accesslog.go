@@ -10,10 +10,6 @@ import (
 	"pagoda/engine"
 )
 
-// statusClientGone is what the log and the metrics say when the client left before an answer began. It is nginx's
-// number; nobody receives it.
-const statusClientGone = 499
-
 // observe writes the access log, one line when a request ends, and the HTTP metrics. The line holds no prompt, no key
 // and no body.
 func (s *Server) observe(next http.Handler) http.Handler {
@@ -22,20 +18,20 @@ func (s *Server) observe(next http.Handler) http.Handler {
 		s.metrics.inFlight.Inc()
 		defer func() { // also when a panic drops the connection
 			s.metrics.inFlight.Dec()
-			s.finish(r, rw)
+			s.record(r, rw)
 			rw.arm() // net/http flushes what is buffered after the handler
 		}()
 		next.ServeHTTP(rw, r)
 	})
 }
 
-func (s *Server) finish(r *http.Request, w *response) {
+func (s *Server) record(r *http.Request, w *response) {
 	i, took := requestInfo(r), time.Since(requestInfo(r).start)
 	route, status := routeLabel(r), w.status
 	gone := r.Context().Err() != nil
 	switch {
 	case status == 0 && gone:
-		status = statusClientGone
+		status = statusClientClosed
 	case status == 0:
 		status = http.StatusOK // net/http sends it when the handler wrote nothing
 	}

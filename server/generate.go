@@ -38,6 +38,7 @@ func (s *Server) generate(r *http.Request, req *engine.Request) iter.Seq2[engine
 			}
 			g.event(&ev)
 			if !yield(ev, nil) {
+				g.left = true
 				return
 			}
 		}
@@ -70,6 +71,7 @@ type generation struct {
 	req     *engine.Request
 	started time.Time
 	failed  *engine.Error
+	left    bool // the dialect stopped ranging: the client is gone
 
 	choices    []choiceAccount
 	firstToken time.Time
@@ -150,7 +152,7 @@ func (g *generation) finished(ev *engine.Event) {
 
 // canceled says whether the request ended because nobody wanted the rest.
 func (g *generation) canceled() bool {
-	return g.usage == nil && (g.failed == nil || g.failed.Code == engine.Canceled)
+	return g.usage == nil && (g.left || g.failed != nil && g.failed.Code == engine.Canceled)
 }
 
 // close adds what is known only at the end.
@@ -161,8 +163,8 @@ func (g *generation) close() {
 	case g.canceled():
 		g.all.canceled.Inc()
 		g.unfinished("abort")
-	case g.prompt > 0 || g.failed.Code == engine.Internal:
-		g.unfinished("error") // errors before the first step, such as a bad field, are not generations
+	case g.prompt > 0 || g.failed == nil || isOurFault(g.failed): // failed is nil after a panic
+		g.unfinished("error") // others, such as a bad field, never were generations
 	}
 }
 
@@ -188,10 +190,10 @@ func (g *generation) complete(now time.Time) {
 	}
 	m.e2e.Observe(now.Sub(g.started).Seconds())
 	if t := g.timing; t != nil {
-		between(m.queue, t.Arrived, t.Scheduled)
-		between(m.prefill, t.Scheduled, t.FirstToken)
-		between(m.decode, t.FirstToken, t.Finished)
-		between(m.inference, t.Scheduled, t.Finished)
+		observeBetween(m.queue, t.Arrived, t.Scheduled)
+		observeBetween(m.prefill, t.Scheduled, t.FirstToken)
+		observeBetween(m.decode, t.FirstToken, t.Finished)
+		observeBetween(m.inference, t.Scheduled, t.Finished)
 		if longest > 1 && !t.FirstToken.IsZero() && !t.Finished.IsZero() {
 			m.perToken.Observe(t.Finished.Sub(t.FirstToken).Seconds() / float64(longest-1))
 		}

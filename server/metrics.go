@@ -329,8 +329,8 @@ func stepBuckets(counts []uint64) (map[float64]uint64, uint64) {
 	return out, sum
 }
 
-// between observes the time from a to b, if both were reached.
-func between(h prometheus.Histogram, a, b time.Time) {
+// observeBetween observes the time from a to b, if both were reached.
+func observeBetween(h prometheus.Histogram, a, b time.Time) {
 	if !a.IsZero() && !b.IsZero() {
 		h.Observe(b.Sub(a).Seconds())
 	}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/go-chi/chi/v5"
+	"github.com/go-chi/chi/v5/middleware"
 	"github.com/rs/zerolog"
 
 	"pagoda/engine"
@@ -144,15 +145,16 @@ func (s *Server) SetReady(ready bool) { s.ready.Store(ready) }
 func (s *Server) routes() *chi.Mux {
 	r := chi.NewRouter()
 	r.Use(
-		s.requestID, // makes the info record that all later ones use
-		s.observe,   // access log and HTTP metrics
-		s.recoverer, // inside observe, so that a panic's 500 is logged and counted
-		s.limits,    // time limits of body and writes, size of the body
-		s.secure,    // headers that make browsers careful
-		s.checkHost, // DNS rebinding
-		s.cors,      // preflights carry no key
-		s.crossSite, // writes from other sites
-		s.authorize, // all but openRoutes
+		middleware.GetHead, // HEAD where there is GET
+		s.requestID,        // makes the info record that all later ones use
+		s.observe,          // access log and HTTP metrics
+		s.recoverer,        // inside observe, so that a panic's 500 is logged and counted
+		s.limits,           // time limits of body and writes, size of the body
+		s.secure,           // headers that make browsers careful
+		s.checkHost,        // DNS rebinding
+		s.cors,             // preflights carry no key
+		s.crossSite,        // writes from other sites
+		s.authorize,        // all but openRoutes
 	)
 	r.NotFound(s.notFound)
 	r.MethodNotAllowed(s.methodNotAllowed)

@@ -50,7 +50,7 @@ const maxDepth = 200
 // done tells that the object is closed.
 func (s *scanner) done() bool { return s.state == scanDone }
 
-// step takes the next byte; ok is false if it cannot stand there, after which the scanner is of no use.
+// step takes the next byte; ok is false if it cannot stand there, and then that must be the last step.
 func (s *scanner) step(c byte) (k kind, ok bool) {
 	wasKey, wasToken, deep := s.inKey, s.state >= inString && s.state <= inLiteral, len(s.stack) > 1
 	ok = s.next(c)
@@ -164,13 +164,15 @@ func (s *scanner) open(c byte) bool {
 }
 
 func (s *scanner) close(c byte) bool {
-	top := s.stack[len(s.stack)-1]
+	if top := s.stack[len(s.stack)-1]; top == '{' && c != '}' || top == '[' && c != ']' {
+		return false
+	}
 	s.stack = s.stack[:len(s.stack)-1]
 	s.inKey, s.state = false, wantNext
 	if len(s.stack) == 0 {
 		s.state = scanDone
 	}
-	return top == '{' && c == '}' || top == '[' && c == ']'
+	return true
 }
 
 func (s *scanner) inStringByte(c byte) bool {

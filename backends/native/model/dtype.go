@@ -1,0 +1,76 @@
+package model
+
+import (
+	"fmt"
+	"slices"
+
+	"pagoda/kernels"
+)
+
+// DType chooses what a model is computed in; see the package comment.
+type DType string
+
+// The dtypes. Auto is the checkpoint's own.
+const (
+	Auto     DType = "auto"
+	Float32  DType = "float32"
+	BFloat16 DType = "bfloat16"
+	Float16  DType = "float16"
+)
+
+// ParseDType reads an option's value; "" is Auto.
+func ParseDType(name string) (DType, error) {
+	if name == "" {
+		return Auto, nil
+	}
+	if d := DType(name); slices.Contains([]DType{Auto, Float32, BFloat16, Float16}, d) {
+		return d, nil
+	}
+	return "", fmt.Errorf("dtype %q is none of auto, float32, bfloat16, float16", name)
+}
+
+// resolve turns Auto into the checkpoint's dtype; one that we do not compute in, or that is not given, into float32.
+func (s *Spec) resolve(d DType) DType {
+	if d == "" || d == Auto {
+		d = s.Stored
+	}
+	switch d {
+	case BFloat16, Float16:
+		return d
+	}
+	return Float32
+}
+
+// storedAs is the type that a model's matrices have in memory, if its checkpoint is stored as it says.
+func (s *Spec) storedAs(compute DType) kernels.DType {
+	if compute == Float32 {
+		compute = s.Stored
+	}
+	switch compute {
+	case BFloat16:
+		return kernels.BF16
+	case Float16:
+		return kernels.F16
+	}
+	return kernels.F32
+}
+
+// kvDType is the element type of the KV cache.
+func (s *Spec) kvDType(o Options) kernels.DType {
+	d := o.KVDType
+	if d == "" || d == Auto {
+		d = s.resolve(o.DType)
+	}
+	if d == BFloat16 {
+		return kernels.BF16
+	}
+	return kernels.F32
+}
+
+// activations is the type of the inputs of matrix products.
+func (d DType) activations() kernels.DType {
+	if d == BFloat16 {
+		return kernels.BF16
+	}
+	return kernels.F32
+}

@@ -1,0 +1,245 @@
+package model
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math"
+
+	"pagoda/checkpoint"
+	"pagoda/kernels"
+)
+
+// Options choose how a checkpoint is loaded.
+type Options struct {
+	DType   DType // "" is Auto
+	KVDType DType // Auto, Float32 or BFloat16; "" is Auto, which follows DType
+	MaxLen  int   // tokens of a sequence; 0: as many as the checkpoint was made for
+}
+
+// source gives the weights. Tensors are asked for in the order in which they are packed and released after it, so
+// that no more than one matrix is ever in memory twice.
+type source interface {
+	tensor(name string, shape []int) checkpoint.Tensor
+	release(name string)
+}
+
+type weightsSource struct{ *checkpoint.Weights }
+
+func (s weightsSource) tensor(name string, _ []int) checkpoint.Tensor {
+	t, _ := s.Tensor(name) // checked before
+	return t
+}
+
+func (s weightsSource) release(name string) { s.Release(name) }
+
+// Load packs a checkpoint's weights into device memory. The caller may close w afterwards.
+func Load(dev *kernels.Device, spec *Spec, w *checkpoint.Weights, o Options) (*Model, error) {
+	if err := spec.checkWeights(w); err != nil {
+		return nil, fmt.Errorf("load model: %w", err)
+	}
+	return load(dev, spec, weightsSource{w}, o)
+}
+
+func load(dev *kernels.Device, spec *Spec, src source, o Options) (*Model, error) {
+	if err := o.check(spec); err != nil {
+		return nil, fmt.Errorf("load model: %w", err)
+	}
+	m := &Model{dev: dev, spec: spec, options: o, dtype: spec.resolve(o.DType), maxLen: spec.MaxLen}
+	if o.MaxLen > 0 {
+		m.maxLen = o.MaxLen
+	}
+	l := &loader{Model: m, src: src, shapes: map[string][]int{}}
+	for _, t := range spec.tensors() {
+		l.shapes[t.name] = t.shape
+	}
+	l.all()
+	if l.err != nil {
+		return nil, errors.Join(fmt.Errorf("load model: %w", l.err), m.Close())
+	}
+	return m, nil
+}
+
+func (o Options) check(s *Spec) error {
+	if _, err := ParseDType(string(o.DType)); err != nil {
+		return err
+	}
+	if d, err := ParseDType(string(o.KVDType)); err != nil || d == Float16 {
+		return errors.Join(fmt.Errorf("KV cache dtype %q is none of auto, float32, bfloat16", o.KVDType), err)
+	}
+	if o.MaxLen < 0 || o.MaxLen > s.MaxLen {
+		return fmt.Errorf("a length of %d tokens; the model was made for at most %d", o.MaxLen, s.MaxLen)
+	}
+	return nil
+}
+
+// loader fills a Model. After the first error its methods do nothing.
+type loader struct {
+	*Model
+	src    source
+	shapes map[string][]int
+	at     int // next free byte of small
+	err    error
+}
+
+func (l *loader) all() {
+	s := l.spec
+	vectors := s.Layers*(2*roundUp(s.Hidden)+2*roundUp(s.HeadDim)) + roundUp(s.Hidden)
+	l.small, l.err = l.dev.Alloc((vectors + l.maxLen*s.HeadDim) * kernels.F32.Size())
+	if l.err != nil {
+		return
+	}
+	l.embed = l.matrix(s.Hidden, s.names.embed)
+	l.head = l.embed
+	if !s.TiedHead {
+		l.head = l.matrix(s.Hidden, s.names.head)
+	}
+	l.finalNorm = l.vector(s.names.finalNorm, s.Hidden)
+	for i := range s.Layers {
+		l.layers = append(l.layers, l.layer(i))
+	}
+	l.rope = l.f32(l.maxLen, s.HeadDim, ropeTable(l.maxLen, s.HeadDim, s.RopeTheta))
+	l.bytes += int64(l.at)
+}
+
+func (l *loader) layer(i int) (y layer) {
+	s := l.spec
+	name := func(n string) string { return s.layerName(i, n) }
+	fused := func(targets ...Target) *kernels.Matrix {
+		_, in := s.projection(targets[0])
+		var list []string
+		for _, t := range targets {
+			list = append(list, name(s.names.projections[t]))
+		}
+		return l.matrix(in, list...)
+	}
+	y.inputNorm = l.vector(name(s.names.inputNorm), s.Hidden)
+	y.postNorm = l.vector(name(s.names.postNorm), s.Hidden)
+	if s.HeadNorms {
+		y.qNorm = l.vector(name(s.names.qNorm), s.HeadDim)
+		y.kNorm = l.vector(name(s.names.kNorm), s.HeadDim)
+	}
+	y.qkv, y.o = fused(Q, K, V), fused(O)
+	y.gateUp, y.down = fused(Gate, Up), fused(Down)
+	return y
+}
+
+// matrix packs the named weights, each [rows, k], stacked.
+func (l *loader) matrix(k int, names ...string) *kernels.Matrix {
+	if l.err != nil {
+		return nil
+	}
+	var parts []kernels.MatrixPart
+	for _, name := range names {
+		t := l.tensor(name)
+		parts = append(parts, kernels.MatrixPart{Data: t.Data, DType: kernelDType(t.DType), Rows: t.Shape[0]})
+	}
+	m, err := l.dev.PackMatrix(l.packedAs(parts), k, parts...)
+	if err != nil {
+		l.err = fmt.Errorf("%s: %w", names[0], err)
+		return nil
+	}
+	for _, name := range names {
+		l.src.release(name + ".weight")
+	}
+	l.bytes += m.Bytes()
+	return m
+}
+
+func (l *loader) tensor(name string) checkpoint.Tensor {
+	name += ".weight"
+	return l.src.tensor(name, l.shapes[name])
+}
+
+// packedAs is the type of a matrix in memory: for float32 that of its parts if they agree, since converting on use is
+// exact and takes half the memory.
+func (l *loader) packedAs(parts []kernels.MatrixPart) kernels.DType {
+	if l.dtype != Float32 {
+		return l.spec.storedAs(l.dtype)
+	}
+	for _, p := range parts {
+		if p.DType != parts[0].DType {
+			return kernels.F32
+		}
+	}
+	return parts[0].DType
+}
+
+// vector converts a norm weight to F32 [1, n].
+func (l *loader) vector(name string, n int) kernels.Tensor {
+	if l.err != nil {
+		return kernels.Tensor{}
+	}
+	return l.f32(1, n, floats(l.tensor(name)))
+}
+
+// f32 puts values into the buffer of small tensors.
+func (l *loader) f32(rows, cols int, values []float32) kernels.Tensor {
+	if l.err != nil {
+		return kernels.Tensor{}
+	}
+	data := make([]byte, 0, 4*len(values))
+	for _, v := range values {
+		data = binary.LittleEndian.AppendUint32(data, math.Float32bits(v))
+	}
+	t := kernels.NewTensor(l.small, l.at, kernels.F32, rows, cols)
+	l.err = l.small.Write(l.at, data)
+	l.at += roundUp(len(values)) * kernels.F32.Size()
+	return t
+}
+
+// roundUp makes the next tensor start at a multiple of 64 bytes.
+func roundUp(elements int) int { return (elements + 15) &^ 15 }
+
+func kernelDType(d checkpoint.DType) kernels.DType {
+	switch d {
+	case "BF16":
+		return kernels.BF16
+	case "F16":
+		return kernels.F16
+	}
+	return kernels.F32
+}
+
+// floats converts a tensor's elements.
+func floats(t checkpoint.Tensor) []float32 {
+	out := make([]float32, 0, len(t.Data)/t.DType.Size())
+	for d := t.Data; len(d) > 0; d = d[t.DType.Size():] {
+		switch t.DType {
+		case "BF16":
+			out = append(out, math.Float32frombits(uint32(binary.LittleEndian.Uint16(d))<<16))
+		case "F16":
+			out = append(out, float16(binary.LittleEndian.Uint16(d)))
+		default:
+			out = append(out, math.Float32frombits(binary.LittleEndian.Uint32(d)))
+		}
+	}
+	return out
+}
+
+// float16 converts IEEE 754 binary16.
+func float16(h uint16) float32 {
+	sign, exp, frac := uint32(h>>15)<<31, int(h>>10&31), uint32(h&1023)
+	switch exp {
+	case 0: // subnormal: frac · 2⁻²⁴ is exact
+		return math.Float32frombits(sign | math.Float32bits(float32(frac)/(1<<24)))
+	case 31:
+		return math.Float32frombits(sign | 255<<23 | frac<<13)
+	}
+	return math.Float32frombits(sign | uint32(exp-15+127)<<23 | frac<<13)
+}
+
+// ropeTable is [maxLen, dim]: in row p the cosines of p·θ^(-2i/dim), then the sines. Angles are rounded to float32
+// before, as the reference library does: at position 40,000 the difference is visible.
+func ropeTable(maxLen, dim int, theta float64) []float32 {
+	half := dim / 2
+	table := make([]float32, maxLen*dim)
+	for i := range half {
+		frequency := 1 / float32(math.Pow(theta, float64(float32(2*i)/float32(dim))))
+		for p := range maxLen {
+			sin, cos := math.Sincos(float64(float32(p) * frequency))
+			table[p*dim+i], table[p*dim+half+i] = float32(cos), float32(sin)
+		}
+	}
+	return table
+}

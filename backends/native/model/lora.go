@@ -1,0 +1,27 @@
+package model
+
+import "pagoda/kernels"
+
+// LoRA is an adapter's matrices in device memory: the decoder adds Scale·(x·Aᵀ)·Bᵀ to each projection that has them.
+// Package adapter makes and owns them.
+type LoRA struct {
+	Layers []LoRALayer // one per layer of the decoder
+}
+
+// LoRALayer holds a layer's updates, nil where the adapter has none.
+type LoRALayer [NumTargets]*LowRank
+
+// LowRank is one update: A is [rank, in], B [out, rank].
+type LowRank struct {
+	A, B  *kernels.Matrix
+	Scale float32
+}
+
+// AdapterDType is the type in which adapter matrices are packed.
+func (m *Model) AdapterDType() kernels.DType { return m.dtype.activations() }
+
+// Run is a range of a batch's rows that use an adapter.
+type Run struct {
+	Start, Len int
+	LoRA       *LoRA
+}

@@ -1,0 +1,72 @@
+package model
+
+import (
+	"errors"
+
+	"pagoda/kernels"
+)
+
+// Model is a decoder's weights in device memory.
+type Model struct {
+	dev     *kernels.Device
+	spec    *Spec
+	options Options
+	dtype   DType // resolved
+	maxLen  int
+
+	embed     *kernels.Matrix
+	head      *kernels.Matrix // embed itself if the head is tied
+	layers    []layer
+	finalNorm kernels.Tensor
+	rope      kernels.Tensor // [maxLen, headDim], cosines then sines
+
+	small *kernels.Buffer // norm weights and the rope table
+	bytes int64
+}
+
+// layer is a decoder layer's weights. Norm weights are F32 [1, n].
+type layer struct {
+	inputNorm, postNorm  kernels.Tensor
+	qNorm, kNorm         kernels.Tensor  // only with Spec.HeadNorms
+	qkv, o, gateUp, down *kernels.Matrix // qkv and gateUp hold their parts' rows one after another
+}
+
+// Spec is what the model was loaded by.
+func (m *Model) Spec() *Spec { return m.spec }
+
+// DType is what the model computes in, never Auto.
+func (m *Model) DType() DType { return m.dtype }
+
+// MaxLen is the most tokens that a sequence may have.
+func (m *Model) MaxLen() int { return m.maxLen }
+
+// VocabSize is the number of logits of a row. The tokenizer may know fewer tokens: the rest are padding and must not
+// be sampled.
+func (m *Model) VocabSize() int { return m.spec.Vocab }
+
+// Bytes is the memory of the weights.
+func (m *Model) Bytes() int64 { return m.bytes }
+
+// Close frees the weights.
+func (m *Model) Close() error {
+	var errs []error
+	free := func(list ...*kernels.Matrix) {
+		for _, matrix := range list {
+			if matrix != nil {
+				errs = append(errs, matrix.Close())
+			}
+		}
+	}
+	if m.head != m.embed {
+		free(m.head)
+	}
+	free(m.embed)
+	for _, l := range m.layers {
+		free(l.qkv, l.o, l.gateUp, l.down)
+	}
+	if m.small != nil {
+		errs = append(errs, m.small.Close())
+	}
+	*m = Model{}
+	return errors.Join(errs...)
+}

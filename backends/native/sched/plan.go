@@ -82,7 +82,8 @@ func (s *Scheduler) preempt(q *Seq) {
 
 // planPrefills spends the budget on the prefill chunks of running and, if admit, of waiting sequences.
 func (s *Scheduler) planPrefills(budget int, admit bool) {
-	for budget > 0 {
+	logits := s.cfg.MaxPromptLogits
+	for budget > 0 && logits > 0 {
 		best := s.bestPrefill()
 		if admit && len(s.running) < s.cfg.MaxNumSeqs {
 			if w := s.tenants.best(); w != nil && (best == nil || w.before(best)) {
@@ -96,6 +97,10 @@ func (s *Scheduler) planPrefills(budget int, admit bool) {
 			return
 		}
 		best.planned = min(best.pending(), budget)
+		if best.wantsPromptLogits() {
+			best.planned = min(best.planned, logits)
+			logits -= best.planned
+		}
 		budget -= best.planned
 		s.charge(best)
 	}

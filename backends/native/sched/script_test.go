@@ -122,7 +122,8 @@ func (w *world) new(a args) (err error) {
 	w.seqs = map[string]*Seq{}
 	w.sched, err = New(Config{
 		MaxNumSeqs: a.int("seqs", 4), MaxBatchedTokens: a.int("batch", 16), MaxWaiting: a.int("waiting", 8),
-		BlockSize: a.int("block", 4), NumBlocks: a.int("blocks", 8), MaxLen: a.int("len", 64), PrefixCache: a.has("cache"),
+		MaxPromptLogits: a.int("logits", 1024),
+		BlockSize:       a.int("block", 4), NumBlocks: a.int("blocks", 8), MaxLen: a.int("len", 64), PrefixCache: a.has("cache"),
 	})
 	return err
 }

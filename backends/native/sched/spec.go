@@ -14,6 +14,7 @@ type Config struct {
 	BlockSize        int // tokens of a block
 	NumBlocks        int // blocks of the KV cache
 	MaxLen           int // tokens of a sequence, prompt and output
+	MaxPromptLogits  int // prompt tokens of a step whose logits are wanted (GroupSpec.PromptLogits)
 	PrefixCache      bool
 }
 
@@ -26,6 +27,7 @@ func (c *Config) Validate() error {
 	}{
 		{"MaxNumSeqs", c.MaxNumSeqs}, {"MaxBatchedTokens", c.MaxBatchedTokens}, {"MaxWaiting", c.MaxWaiting},
 		{"BlockSize", c.BlockSize}, {"NumBlocks", c.NumBlocks}, {"MaxLen", c.MaxLen},
+		{"MaxPromptLogits", c.MaxPromptLogits},
 	} {
 		if f.value < 1 || f.value > math.MaxInt32 {
 			errs = append(errs, fmt.Errorf("%s is %d", f.name, f.value))

@@ -1,0 +1,166 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Config is the value of every option; options.go says what each means.
+type Config struct {
+	ModelNameOrPath   string
+	ServedModelName   string
+	AdapterNameOrPath []string
+	GenerationConfig  string
+	ChatTemplate      string
+	ToolCallParser    string
+	ReasoningParser   string
+
+	InferBackend        string
+	InferDType          string
+	LoadFormat          string
+	Threads             int
+	CPUKernels          string
+	MaxModelLen         int
+	KVCacheMemory       int64 // bytes; 0: from free memory
+	KVCacheDType        string
+	MaxNumSeqs          int
+	MaxNumBatchedTokens int
+	MaxQueue            int
+	EnablePrefixCaching bool
+
+	Host           string
+	Port           int
+	APIKey         []string
+	APIKeyFile     string
+	AllowedHosts   []string
+	CORSOrigins    []string
+	UnknownFields  string
+	MaxBodyBytes   int64
+	MaxHeaderBytes int64
+	MaxN           int
+	RequestTimeout time.Duration // 0: none
+	WriteTimeout   time.Duration
+	DrainTimeout   time.Duration
+
+	LogLevel  string
+	LogFormat string
+	AccessLog bool
+
+	URL         string
+	ChatModel   string
+	System      string
+	Temperature float64 // negative: the model's own
+	MaxTokens   int
+}
+
+// Defaults is the Config of a start without any option.
+func Defaults() Config {
+	var c Config
+	for _, o := range c.options() {
+		if o.Default == "" {
+			continue
+		}
+		if err := o.setText(o.Default); err != nil {
+			panic(fmt.Sprintf("config: default of %s: %v", o.Name, err)) // a mistake in the table; a test calls this
+		}
+	}
+	return c
+}
+
+// Validate reports everything that is wrong with values taken together, and files that cannot be read.
+func (c *Config) Validate() error {
+	var errs []error
+	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+	for _, o := range c.options() {
+		if err := o.check(); err != nil {
+			bad("%s: %w", o.Name, err)
+		}
+	}
+	switch c.InferBackend {
+	case "vllm", "sglang", "ktransformers":
+		bad("infer_backend: %s is not supported by this version; use native", c.InferBackend)
+	}
+	if c.MaxNumBatchedTokens < c.MaxNumSeqs {
+		bad("max_num_batched_tokens (%d) must not be below max_num_seqs (%d): a step holds a token of every sequence",
+			c.MaxNumBatchedTokens, c.MaxNumSeqs)
+	}
+	if strings.HasPrefix(c.Host, "[") || (c.Host != "" && strings.Contains(c.Host, "/")) {
+		bad("host: %q is not an address or a name", c.Host)
+	}
+	if c.URL != "" {
+		if u, err := url.Parse(c.URL); err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" {
+			bad("url: %q is not like http://localhost:8000/v1", c.URL)
+		}
+	}
+	if _, err := c.Adapters(); err != nil {
+		errs = append(errs, err)
+	}
+	if _, err := c.Keys(); err != nil {
+		errs = append(errs, err)
+	}
+	if c.ChatTemplate != "" {
+		if _, err := os.Stat(c.ChatTemplate); err != nil {
+			bad("chat_template: %w", err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Address is what the server listens on.
+func (c *Config) Address() string { return net.JoinHostPort(c.Host, strconv.Itoa(c.Port)) }
+
+// Adapter is an entry of adapter_name_or_path.
+type Adapter struct{ Name, Path string }
+
+// Adapters splits the entries [name=]path; the name of a bare path is its last element.
+func (c *Config) Adapters() ([]Adapter, error) {
+	var out []Adapter
+	var errs []error
+	seen := map[string]bool{}
+	for _, entry := range c.AdapterNameOrPath {
+		a := Adapter{Path: entry, Name: filepath.Base(filepath.Clean(entry))}
+		if name, path, ok := strings.Cut(entry, "="); ok {
+			a = Adapter{Name: name, Path: path}
+		}
+		switch {
+		case a.Name == "" || a.Path == "":
+			errs = append(errs, fmt.Errorf("adapter_name_or_path: %q is not [name=]path", entry))
+		case seen[a.Name]:
+			errs = append(errs, fmt.Errorf("adapter_name_or_path: two adapters are named %q; use name=path", a.Name))
+		}
+		seen[a.Name] = true
+		out = append(out, a)
+	}
+	return out, errors.Join(errs...)
+}
+
+// Keys returns the keys of api_key and those of api_key_file: one a line, empty lines and lines that begin with # are
+// not keys. A file without any key is an error: it would open the server to everybody.
+func (c *Config) Keys() ([]string, error) {
+	keys := append([]string(nil), c.APIKey...)
+	if c.APIKeyFile == "" {
+		return keys, nil
+	}
+	data, err := os.ReadFile(c.APIKeyFile)
+	if err != nil {
+		return nil, fmt.Errorf("api_key_file: %w", err)
+	}
+	found := false
+	for line := range strings.Lines(string(data)) {
+		if line = strings.TrimSpace(line); line != "" && !strings.HasPrefix(line, "#") {
+			keys = append(keys, line)
+			found = true
+		}
+	}
+	if !found {
+		return nil, fmt.Errorf("api_key_file: %s holds no key", c.APIKeyFile)
+	}
+	return keys, nil
+}

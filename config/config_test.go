@@ -1,0 +1,306 @@
+package config
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+func write(t *testing.T, name, text string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), name)
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func TestDefaultsAreValid(t *testing.T) {
+	c := Defaults()
+	if err := c.Validate(); err != nil {
+		t.Fatal(err)
+	}
+	if c.Port != 8000 || c.Host != "127.0.0.1" || !c.EnablePrefixCaching || c.DrainTimeout != 30*time.Second ||
+		c.MaxBodyBytes != 32<<20 {
+		t.Errorf("unexpected defaults: %+v", c)
+	}
+}
+
+func TestTable(t *testing.T) {
+	seen := map[string]bool{}
+	for _, o := range Options() {
+		for _, name := range append([]string{o.Name}, o.Aliases...) {
+			if seen[name] || name != normal(name) || strings.HasPrefix(name, "no_") {
+				t.Errorf("bad or repeated name %q", name)
+			}
+			seen[name] = true
+		}
+		if o.Help == "" || o.Group == "" || o.Commands == "" || strings.HasSuffix(o.Help, ".") {
+			t.Errorf("%s: incomplete row", o.Name)
+		}
+		if len(o.Choices) > 0 && !slices.Contains(o.Choices, o.Default) {
+			t.Errorf("%s: default %q is no choice", o.Name, o.Default)
+		}
+	}
+}
+
+func TestPrecedence(t *testing.T) {
+	file := write(t, "a.yaml", "port: 1\nthreads: 1\nmax_n: 1\nlog_level: warn\n")
+	env := []string{"PAGODA_THREADS=2", "API_PORT=2", "PAGODA_MAX_N=2", "API_HOST=h", "PAGODA_HOST=own", "API_KEY="}
+	r, err := Load("serve", []string{file, "port=3", "--max_n", "4", "max_n=5"}, env)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tc := range []struct{ name, value, source string }{
+		{"log_level", "warn", "a.yaml:4"},
+		{"threads", "2", "PAGODA_THREADS"},
+		{"port", "3", "argument port"},
+		{"max_n", "5", "argument max_n"},
+		{"host", "own", "PAGODA_HOST"},
+		{"api_key", "", "default"},
+		{"max_queue", "512", "default"},
+	} {
+		i := slices.IndexFunc(r.Config.options(), func(o *Option) bool { return o.Name == tc.name })
+		if got := r.Config.options()[i].Text(); got != tc.value || r.Source(tc.name) != tc.source {
+			t.Errorf("%s = %q from %q, want %q from %q", tc.name, got, r.Source(tc.name), tc.value, tc.source)
+		}
+	}
+}
+
+func TestForms(t *testing.T) {
+	cases := []struct {
+		name string
+		args []string
+		want func(Config) bool
+	}{
+		{"underscore", []string{"--max_num_seqs", "7"}, func(c Config) bool { return c.MaxNumSeqs == 7 }},
+		{"dash and equals", []string{"--max-num-seqs=7"}, func(c Config) bool { return c.MaxNumSeqs == 7 }},
+		{"case", []string{"--Max_Num-Seqs", "7"}, func(c Config) bool { return c.MaxNumSeqs == 7 }},
+		{"alias", []string{"--vllm_maxlen", "99"}, func(c Config) bool { return c.MaxModelLen == 99 }},
+		{"bool alone", []string{"access_log=false", "--access-log"}, func(c Config) bool { return c.AccessLog }},
+		{"bool with a value", []string{"--access_log", "No", "--port", "1"},
+			func(c Config) bool { return !c.AccessLog && c.Port == 1 }},
+		{"bool with equals", []string{"--access_log=f"}, func(c Config) bool { return !c.AccessLog }},
+		{"no_ form", []string{"--no_access_log"}, func(c Config) bool { return !c.AccessLog }},
+		{"no- form", []string{"--no-enable-prefix-caching"}, func(c Config) bool { return !c.EnablePrefixCaching }},
+		{"key=value", []string{"max_num_seqs=7"}, func(c Config) bool { return c.MaxNumSeqs == 7 }},
+		{"key=value with dashes", []string{"max-num-seqs=7"}, func(c Config) bool { return c.MaxNumSeqs == 7 }},
+		{"value with equals", []string{"adapter_name_or_path=x=/y"},
+			func(c Config) bool { return slices.Equal(c.AdapterNameOrPath, []string{"x=/y"}) }},
+		{"null leaves the default", []string{"port=null"}, func(c Config) bool { return c.Port == 8000 }},
+		{"repeated list", []string{"--api_key", "a", "--api_key", "b,c"},
+			func(c Config) bool { return slices.Equal(c.APIKey, []string{"a", "b", "c"}) }},
+		{"size", []string{"--kv_cache_memory", "1.5GiB"}, func(c Config) bool { return c.KVCacheMemory == 3<<29 }},
+		{"duration in seconds", []string{"--drain_timeout", "5"},
+			func(c Config) bool { return c.DrainTimeout == 5*time.Second }},
+		{"duration", []string{"--drain_timeout", "1m30s"},
+			func(c Config) bool { return c.DrainTimeout == 90*time.Second }},
+		{"hex", []string{"--port", "0x10"}, func(c Config) bool { return c.Port == 16 }},
+		{"last wins", []string{"--port", "1", "--port", "2"}, func(c Config) bool { return c.Port == 2 }},
+	}
+	for _, tc := range cases {
+		t.Run(tc.name, func(t *testing.T) {
+			r, err := Load("serve", tc.args, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !tc.want(r.Config) {
+				t.Errorf("wrong value: %+v", r.Config)
+			}
+		})
+	}
+}
+
+func TestFiles(t *testing.T) {
+	cases := []struct {
+		name, file, text string
+		want             func(Config) bool
+	}{
+		{"yaml 1.1 words", "a.yaml", "access_log: off\nenable_prefix_caching: Yes\n",
+			func(c Config) bool { return !c.AccessLog && c.EnablePrefixCaching }},
+		{"yml", "a.yml", "port: 1_000", func(c Config) bool { return c.Port == 1000 }},
+		{"null", "a.yaml", "port: ~\nhost:\nserved_model_name: null\n",
+			func(c Config) bool { return c.Port == 8000 && c.ServedModelName == "" }},
+		{"list", "a.yaml", "api_key: [a, b]\ncors_origins: 'https://a, https://b'\n",
+			func(c Config) bool { return len(c.APIKey) == 2 && len(c.CORSOrigins) == 2 }},
+		{"quoted word is text", "a.yaml", "served_model_name: 'on'\n",
+			func(c Config) bool { return c.ServedModelName == "on" }},
+		{"y is text", "a.yaml", "served_model_name: y\n", func(c Config) bool { return c.ServedModelName == "y" }},
+		{"number for text", "a.yaml", "served_model_name: 7\n", func(c Config) bool { return c.ServedModelName == "7" }},
+		{"anchors", "a.yaml", "served_model_name: &n x\nsystem: *n\n", func(c Config) bool { return c.System == "x" }},
+		{"json", "a.json", "{\n\t\"port\": 5,\n\t\"access_log\": false, \"api_key\": [\"a\"]}",
+			func(c Config) bool { return c.Port == 5 && !c.AccessLog && len(c.APIKey) == 1 }},
+		{"empty", "a.yaml", "", func(c Config) bool { return c.Port == 8000 }},
+	}
+	for _, tc := range cases {
+		t.Run(tc.name, func(t *testing.T) {
+			r, err := Load("serve", []string{write(t, tc.file, tc.text)}, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !tc.want(r.Config) {
+				t.Errorf("wrong value: %+v", r.Config)
+			}
+		})
+	}
+}
+
+// TestErrors: every problem is told, with its place.
+func TestErrors(t *testing.T) {
+	file := write(t, "bad.yaml", strings.Join([]string{
+		"max_num_seq: 3",        // 1: a typo
+		"port: eighty",          // 2
+		"access_log: 'yes'",     // 3: text, not a boolean
+		"served_model_name: on", // 4: a boolean, not text
+		"threads: [1]",          // 5
+		"infer_dtype: int3",     // 6
+		"port: 3",               // 7: again
+		"xyzzy_plugh: 1",        // 8: like nothing known
+	}, "\n"))
+	_, err := Load("serve", []string{file, "--max_n", "0", "stray", "-p", "--system", "x", "--port"},
+		[]string{"API_PORT=x", "PAGODA_KV_CACHE_MEMORY=lots"})
+	if err == nil {
+		t.Fatal("no error")
+	}
+	for _, want := range []string{
+		`bad.yaml:1: unknown option "max_num_seq"; did you mean "max_num_seqs"?`,
+		`bad.yaml:2: port: "eighty" is not a whole number`,
+		`bad.yaml:3: access_log: must be true or false, not "yes"`,
+		`bad.yaml:4: served_model_name: must be text; on is a boolean in YAML`,
+		`bad.yaml:5: threads: must be a whole number, not a list`,
+		`bad.yaml:6: infer_dtype: "int3" is none of auto, float16, bfloat16, float32`,
+		`bad.yaml:7: port stands at line 2 already`,
+		`bad.yaml:8: unknown option "xyzzy_plugh"; pagoda flags lists all`,
+		`API_PORT: port: "x" is not a whole number`,
+		`PAGODA_KV_CACHE_MEMORY: kv_cache_memory: "lots" is not a size`,
+		`--max_n: max_n: 0 is not from 1 to 65536`,
+		`stray: neither`,
+		`-p: flags begin with --`,
+		`--system: pagoda serve does not heed system`,
+		`--port: needs a value (int)`,
+	} {
+		if !strings.Contains(err.Error(), want) {
+			t.Errorf("the error lacks %q", want)
+		}
+	}
+	if n := strings.Count(err.Error(), "\n") + 1; n != 15 {
+		t.Errorf("%d lines, want 15:\n%v", n, err)
+	}
+}
+
+func TestBadFiles(t *testing.T) {
+	for _, tc := range []struct{ name, file, text, want string }{
+		{"list at the top", "a.yaml", "- a\n", "a.yaml:1: the file must be a map"},
+		{"yaml syntax", "a.yaml", "a: b\n c: [\n", "a.yaml: line"},
+		{"json syntax", "a.json", "{\n\"port\": 5,\n}", "a.json: line 3"},
+		{"yaml in a json file", "a.json", "port: 5", "a.json: line 1"},
+		{"nested", "a.yaml", "port:\n  a: 1\n", "must be a whole number, not a map"},
+		{"comma in a list entry", "a.yaml", "api_key: ['a,b']\n", "without commas"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			if _, err := Load("serve", []string{write(t, tc.file, tc.text)}, nil); err == nil ||
+				!strings.Contains(err.Error(), tc.want) {
+				t.Errorf("error %v, want %q", err, tc.want)
+			}
+		})
+	}
+	if _, err := Load("serve", []string{"missing.yaml"}, nil); err == nil {
+		t.Error("a missing file is no error")
+	}
+}
+
+func TestImpossible(t *testing.T) {
+	empty := write(t, "keys", "# none\n\n")
+	for _, tc := range []struct {
+		name string
+		args []string
+		want string
+	}{
+		{"other backend", []string{"infer_backend=vllm"}, "infer_backend: vllm is not supported"},
+		{"step too small", []string{"max_num_seqs=8", "max_num_batched_tokens=7"}, "must not be below max_num_seqs"},
+		{"key file without keys", []string{"api_key_file=" + empty}, "holds no key"},
+		{"key file missing", []string{"api_key_file=" + empty + ".not"}, "api_key_file"},
+		{"adapters of one name", []string{"adapter_name_or_path=a/x,b/x"}, `two adapters are named "x"`},
+		{"adapter without a path", []string{"adapter_name_or_path=a="}, "is not [name=]path"},
+		{"template missing", []string{"chat_template=" + empty + ".not"}, "chat_template"},
+		{"host with brackets", []string{"--host", "[::1]"}, "is not an address"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			if _, err := Load("serve", tc.args, nil); err == nil || !strings.Contains(err.Error(), tc.want) {
+				t.Errorf("error %v, want %q", err, tc.want)
+			}
+		})
+	}
+}
+
+func TestKeysAndAdapters(t *testing.T) {
+	keys := write(t, "keys", "# ops\nk1\n\n  k2  \n")
+	r, err := Load("serve", []string{"api_key=k0", "api_key_file=" + keys, "--adapter_name_or_path", "n=/p, /dir/shout/"}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := r.Keys(); err != nil || !slices.Equal(got, []string{"k0", "k1", "k2"}) {
+		t.Errorf("keys %v, %v", got, err)
+	}
+	want := []Adapter{{"n", "/p"}, {"shout", "/dir/shout/"}}
+	if got, err := r.Adapters(); err != nil || !slices.Equal(got, want) {
+		t.Errorf("adapters %v, %v", got, err)
+	}
+}
+
+func TestSecretsStayHidden(t *testing.T) {
+	r, err := Load("serve", []string{"--api_key", "s3cret"}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var b strings.Builder
+	if err := r.Print(&b); err != nil {
+		t.Fatal(err)
+	}
+	if strings.Contains(b.String(), "s3cret") || !strings.Contains(b.String(), "********") {
+		t.Error("the key is shown")
+	}
+	if _, err := Load("serve", []string{"api_keyy=s3cret", "--api_kay=s3cret"}, nil); err == nil ||
+		strings.Contains(err.Error(), "s3cret") {
+		t.Errorf("the key is shown: %v", err)
+	}
+}
+
+func TestWarnings(t *testing.T) {
+	file := write(t, "a.yaml", "system: hi\n")
+	r, err := Load("serve", []string{file}, []string{"PAGODA_PROT=1", "PAGODA_PORT=tcp://10.0.0.1:8000",
+		"PAGODA_SERVICE_HOST=10.0.0.1", "PAGODA_PORT_8000_TCP=tcp://10.0.0.1:8000"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := strings.Join(r.Warnings, "\n")
+	for _, want := range []string{"a.yaml:1: system has no effect on pagoda serve", "PAGODA_PROT names no option",
+		"Kubernetes service link"} {
+		if !strings.Contains(all, want) {
+			t.Errorf("no warning %q in:\n%s", want, all)
+		}
+	}
+	if len(r.Warnings) != 3 || r.Port != 8000 {
+		t.Errorf("port %d, warnings:\n%s", r.Port, all)
+	}
+}
+
+func FuzzFile(f *testing.F) {
+	f.Add("port: 8000\napi_key: [a, b]\n")
+	f.Add("&a [*a]")
+	f.Add("? {a: b}\n: c")
+	f.Add("port: !!binary aGk=\nport: *x")
+	f.Fuzz(func(t *testing.T, text string) {
+		l := &loader{command: "serve", res: &Result{Config: Defaults(), sources: map[string]string{}}}
+		l.opts = l.res.Config.options()
+		l.mapping("f.yaml", []byte(text))
+		for _, o := range l.opts {
+			if err := o.check(); err != nil && len(l.errs) == 0 {
+				t.Errorf("a bad value of %s passed: %v", o.Name, err)
+			}
+		}
+	})
+}

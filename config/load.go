@@ -1,0 +1,258 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+
+	"slices"
+	"strings"
+)
+
+// Result is what Load made of its sources.
+type Result struct {
+	Config
+	Warnings    []string // things that were read and have no effect, for the log
+	Help        bool     // --help was given
+	PrintConfig bool     // --print-config was given
+
+	sources map[string]string // by option name: where its value comes from
+}
+
+// Load reads the options of a command: the file that args begin with, environ, and the rest of args. The error names
+// every problem, one a line.
+func Load(command string, args, environ []string) (*Result, error) {
+	l := &loader{command: command, res: &Result{Config: Defaults(), sources: map[string]string{}}}
+	l.opts = l.res.Config.options()
+	if len(args) > 0 && isConfigFile(args[0]) {
+		l.file(args[0])
+		args = args[1:]
+	}
+	l.environ(environ)
+	l.args(args)
+	if l.res.Help {
+		return l.res, nil
+	}
+	if len(l.errs) == 0 {
+		l.errs = append(l.errs, l.res.Config.Validate())
+	}
+	return l.res, errors.Join(l.errs...)
+}
+
+func isConfigFile(arg string) bool {
+	for _, suffix := range []string{".yaml", ".yml", ".json"} {
+		if strings.HasSuffix(arg, suffix) && !strings.HasPrefix(arg, "-") && !strings.Contains(arg, "=") {
+			return true
+		}
+	}
+	return false
+}
+
+// loader gathers values and problems. A value's place ("serve.yaml:3", "API_PORT", "--port") goes with both.
+type loader struct {
+	command string
+	res     *Result
+	opts    []*Option
+	errs    []error
+	lists   map[string]bool // list options that this level has set: a second --api_key adds to the first
+}
+
+func (l *loader) fail(place, format string, args ...any) {
+	l.errs = append(l.errs, fmt.Errorf("%s: %w", place, fmt.Errorf(format, args...)))
+}
+
+func (l *loader) warn(format string, args ...any) {
+	l.res.Warnings = append(l.res.Warnings, fmt.Sprintf(format, args...))
+}
+
+// normal is the one spelling of a name.
+func normal(name string) string { return strings.ToLower(strings.ReplaceAll(name, "-", "_")) }
+
+func (l *loader) lookup(name string) *Option {
+	name = normal(name)
+	for _, o := range l.opts {
+		if o.Name == name || slices.Contains(o.Aliases, name) {
+			return o
+		}
+	}
+	return nil
+}
+
+// unknown reports a name that no option has.
+func (l *loader) unknown(place, name string) {
+	if near := l.nearest(normal(name)); near != "" {
+		l.fail(place, "unknown option %q; did you mean %q?", name, near)
+		return
+	}
+	l.fail(place, "unknown option %q; pagoda flags lists all", name)
+}
+
+// nearest returns the known name with the fewest edits, "" if all are far away.
+func (l *loader) nearest(name string) string {
+	best, bestDist := "", max(2, len(name)/3)+1
+	for _, o := range l.opts {
+		for _, known := range append([]string{o.Name}, o.Aliases...) {
+			if d := editDistance(name, known); d < bestDist {
+				best, bestDist = known, d
+			}
+		}
+	}
+	return best
+}
+
+// editDistance is Levenshtein's.
+func editDistance(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diag := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			cost := diag
+			if a[i] != b[j] {
+				cost = 1 + min(diag, row[j], row[j+1])
+			}
+			diag, row[j+1] = row[j+1], cost
+		}
+	}
+	return row[len(b)]
+}
+
+// set gives o a value in the words of a flag or variable.
+func (l *loader) set(o *Option, place, text string) {
+	old := ""
+	if list, ok := o.target.(*[]string); ok && l.lists[o.Name] {
+		old = strings.Join(*list, ",") + ","
+	}
+	err := o.setText(old + text)
+	l.finish(o, place, err)
+}
+
+// finish checks the new value and notes its source.
+func (l *loader) finish(o *Option, place string, err error) {
+	if err == nil {
+		err = o.check()
+	}
+	switch {
+	case err != nil && o.Secret:
+		l.fail(place, "%s: bad value", o.Name)
+	case err != nil:
+		l.fail(place, "%s: %w", o.Name, err)
+	}
+	if l.lists == nil {
+		l.lists = map[string]bool{}
+	}
+	l.lists[o.Name] = true
+	l.res.sources[o.Name] = place
+}
+
+// environ reads PAGODA_<NAME> and the well-known names; the former wins. Empty is unset.
+func (l *loader) environ(environ []string) {
+	env := map[string]string{}
+	for _, kv := range environ {
+		if k, v, ok := strings.Cut(kv, "="); ok && v != "" {
+			env[k] = v
+		}
+	}
+	for _, o := range l.opts {
+		own := "PAGODA_" + strings.ToUpper(o.Name)
+		for _, name := range append([]string{own}, o.Env...) {
+			v, ok := env[name]
+			if !ok {
+				continue
+			}
+			if name == "PAGODA_PORT" && strings.Contains(v, "://") {
+				// Kubernetes sets this in every pod beside a Service named pagoda.
+				l.warn("PAGODA_PORT=%s looks like a Kubernetes service link and is not heeded", v)
+				continue
+			}
+			l.lists = nil
+			l.set(o, name, v)
+			break
+		}
+		delete(env, own)
+	}
+	for _, name := range slices.Sorted(maps.Keys(env)) {
+		if rest, ok := strings.CutPrefix(name, "PAGODA_"); ok && !isServiceLink(rest) {
+			l.warn("environment variable %s names no option and has no effect", name)
+		}
+	}
+}
+
+// isServiceLink recognises the other variables that Kubernetes sets beside a Service named pagoda.
+func isServiceLink(rest string) bool {
+	return strings.HasPrefix(rest, "SERVICE_") || strings.HasPrefix(rest, "PORT_")
+}
+
+// args reads key=value and flags in order; the last one wins.
+func (l *loader) args(args []string) {
+	l.lists = nil
+	for len(args) > 0 {
+		arg := args[0]
+		args = args[1:]
+		switch {
+		case arg == "-h" || arg == "--help":
+			l.res.Help = true
+		case normal(arg) == "__print_config":
+			l.res.PrintConfig = true
+		case strings.HasPrefix(arg, "--") && len(arg) > 2:
+			args = l.flag(arg[2:], args)
+		case strings.HasPrefix(arg, "-"):
+			l.fail(arg, "flags begin with --")
+		case strings.Contains(arg, "="):
+			l.keyValue(arg)
+		case isConfigFile(arg):
+			l.fail(arg, "the configuration file comes first, and only one is read")
+		default:
+			l.fail(arg, "neither key=value nor a --flag nor a .yaml or .json file")
+		}
+	}
+}
+
+// flag reads --name value, --name=value, and for booleans --name and --no_name. It returns the arguments left.
+func (l *loader) flag(arg string, rest []string) []string {
+	name, value, hasValue := strings.Cut(arg, "=")
+	place := "--" + name
+	o := l.lookup(name)
+	if o == nil {
+		if plain, ok := strings.CutPrefix(normal(name), "no_"); ok {
+			if o = l.lookup(plain); o != nil && o.Type() == "bool" && !hasValue {
+				l.arg(o, place, "false")
+				return rest
+			}
+		}
+		l.unknown(place, name)
+		if !hasValue && len(rest) > 0 && !strings.HasPrefix(rest[0], "--") {
+			return rest[1:] // its value, or so it seems
+		}
+		return rest
+	}
+	switch {
+	case hasValue:
+	case o.Type() == "bool":
+		value = "true"
+		if len(rest) > 0 {
+			if _, ok := parseBool(rest[0]); ok {
+				value, rest = rest[0], rest[1:]
+			}
+		}
+	case len(rest) == 0 || strings.HasPrefix(rest[0], "--"):
+		l.fail(place, "needs a value (%s)", o.Type())
+		return rest
+	default:
+		value, rest = rest[0], rest[1:]
+	}
+	l.arg(o, place, value)
+	return rest
+}
+
+// arg sets an option from the command line, which the command must heed.
+func (l *loader) arg(o *Option, place, value string) {
+	if !o.heededBy(l.command) {
+		l.fail(place, "pagoda %s does not heed %s (it is for: %s)", l.command, o.Name, o.Commands)
+		return
+	}
+	l.set(o, place, value)
+}

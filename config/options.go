@@ -1,0 +1,140 @@
+package config
+
+import "slices"
+
+// Option is one row of the table. Exactly one of the values behind it is a field of a Config.
+type Option struct {
+	Name     string   // with underscores; - is accepted for _ everywhere
+	Aliases  []string // other names for it
+	Env      []string // environment names beside PAGODA_<NAME>, which comes first
+	Default  string
+	Choices  []string // the values of a text option
+	Min, Max float64  // of a number; both 0 is no limit
+	Group    string   // heading in lists
+	Commands string   // the commands that heed it
+	Backends string   // the backends that heed it; "" is not a matter of the backend
+	Help     string
+	Secret   bool // never shown
+
+	target any // pointer into the Config: *string, *bool, *int, *int64 (size), *float64, *time.Duration, *[]string
+}
+
+const (
+	model  = "Model"
+	engine = "Native engine"
+	web    = "Server"
+	logs   = "Log"
+	talk   = "Chat"
+
+	all   = "serve, chat, bench"
+	serve = "serve"
+	chat  = "chat"
+)
+
+// options is the table, bound to c.
+func (c *Config) options() []*Option {
+	return []*Option{
+		{Name: "model_name_or_path", Aliases: []string{"model"}, target: &c.ModelNameOrPath, Group: model, Commands: all,
+			Backends: "all", Help: "folder of the checkpoint; empty is the built-in model"},
+		{Name: "served_model_name", target: &c.ServedModelName, Env: []string{"API_MODEL_NAME"}, Group: model,
+			Commands: all, Backends: "all", Help: "id that clients use; empty is the folder's name"},
+		{Name: "adapter_name_or_path", Aliases: []string{"lora_modules"}, target: &c.AdapterNameOrPath, Group: model,
+			Commands: all, Backends: "native", Help: "LoRA adapters, [name=]folder, separated by commas; " +
+				"a request chooses one by its model field"},
+		{Name: "generation_config", target: &c.GenerationConfig, Default: "auto", Choices: []string{"auto", "none"},
+			Group: model, Commands: all, Backends: "native",
+			Help: "auto takes sampling defaults from the checkpoint's generation_config.json, none takes neutral ones"},
+		{Name: "chat_template", target: &c.ChatTemplate, Group: model, Commands: all, Backends: "native",
+			Help: "file with a Jinja chat template; empty is the checkpoint's own"},
+		{Name: "tool_call_parser", target: &c.ToolCallParser, Default: "auto",
+			Choices: []string{"auto", "none", "hermes"}, Group: model, Commands: all, Backends: "native",
+			Help: "how tool calls are found in the text; auto tells it from the chat template"},
+		{Name: "reasoning_parser", target: &c.ReasoningParser, Default: "auto",
+			Choices: []string{"auto", "none", "qwen3"}, Group: model, Commands: all, Backends: "native",
+			Help: "how thoughts are told from the answer; auto tells it from the chat template"},
+
+		{Name: "infer_backend", target: &c.InferBackend, Default: "native", Choices: []string{"native", "huggingface",
+			"vllm", "sglang", "ktransformers"}, Group: engine, Commands: all, Backends: "all",
+			Help: "huggingface is another word for native; the last three are refused by this version"},
+		{Name: "infer_dtype", Aliases: []string{"dtype"}, target: &c.InferDType, Default: "auto",
+			Choices: []string{"auto", "float16", "bfloat16", "float32"}, Group: engine, Commands: all,
+			Backends: "native", Help: "type that weights are kept in; auto is the checkpoint's"},
+		{Name: "load_format", target: &c.LoadFormat, Default: "auto", Choices: []string{"auto", "dummy"}, Group: engine,
+			Commands: all, Backends: "native", Help: "dummy makes random weights of the right shape, to measure speed"},
+		{Name: "threads", target: &c.Threads, Max: 1024, Group: engine, Commands: all, Backends: "native",
+			Help: "CPU threads that compute; 0 is as many as the process may use"},
+		{Name: "cpu_kernels", target: &c.CPUKernels, Group: engine, Commands: all, Backends: "native",
+			Help: "kernel variant, see pagoda doctor; empty is the fastest that runs here"},
+		{Name: "max_model_len", Aliases: []string{"vllm_maxlen", "max_seq_len"}, target: &c.MaxModelLen, Max: 1 << 30,
+			Group: engine, Commands: all, Backends: "native",
+			Help: "most tokens of prompt and answer together; 0 is the checkpoint's own limit"},
+		{Name: "kv_cache_memory", target: &c.KVCacheMemory, Max: 1 << 50, Group: engine, Commands: all,
+			Backends: "native", Help: "memory for the KV cache, such as 4GiB; 0 is enough for max_num_seqs full " +
+				"sequences, at most half of the free memory"},
+		{Name: "kv_cache_dtype", target: &c.KVCacheDType, Default: "auto",
+			Choices: []string{"auto", "float32", "bfloat16"}, Group: engine, Commands: all, Backends: "native",
+			Help: "type of the KV cache; auto is the type that weights are kept in"},
+		{Name: "max_num_seqs", target: &c.MaxNumSeqs, Default: "64", Min: 1, Max: 65536, Group: engine, Commands: all,
+			Backends: "native", Help: "most sequences in one step"},
+		{Name: "max_num_batched_tokens", target: &c.MaxNumBatchedTokens, Default: "512", Min: 1, Max: 1 << 20,
+			Group: engine, Commands: all, Backends: "native",
+			Help: "most tokens in one step; long prompts are computed in pieces of it"},
+		{Name: "max_queue", target: &c.MaxQueue, Default: "512", Min: 1, Max: 1 << 20, Group: engine, Commands: all,
+			Backends: "native", Help: "most sequences that wait; beyond it requests are answered 429"},
+		{Name: "enable_prefix_caching", target: &c.EnablePrefixCaching, Default: "true", Group: engine, Commands: all,
+			Backends: "native", Help: "keep computed prompt blocks for later requests that begin alike"},
+
+		{Name: "host", target: &c.Host, Env: []string{"API_HOST"}, Default: "127.0.0.1", Group: web, Commands: serve,
+			Help: "address to listen on; 0.0.0.0 is all interfaces (the container image's default)"},
+		{Name: "port", target: &c.Port, Env: []string{"API_PORT"}, Default: "8000", Max: 65535, Group: web,
+			Commands: serve, Help: "port to listen on; 0 is any free one, told in the log"},
+		{Name: "api_key", target: &c.APIKey, Env: []string{"API_KEY"}, Secret: true, Group: web,
+			Commands: "serve, chat, bench", Help: "key that clients must send, or several separated by commas; none: no key is asked for"},
+		{Name: "api_key_file", target: &c.APIKeyFile, Group: web, Commands: "serve, chat, bench",
+			Help: "file with one key a line"},
+		{Name: "allowed_hosts", target: &c.AllowedHosts, Group: web, Commands: serve,
+			Help: "public host names under which a server without a key may be reached; * is any"},
+		{Name: "cors_origins", target: &c.CORSOrigins, Group: web, Commands: serve,
+			Help: "web origins whose pages may call the server, separated by commas; * is any; empty: none"},
+		{Name: "unknown_fields", target: &c.UnknownFields, Default: "refuse", Choices: []string{"refuse", "report"},
+			Group: web, Commands: serve, Help: "a request field that nobody knows: refuse answers 400, " +
+				"report ignores it and names it in the header X-Pagoda-Ignored-Fields"},
+		{Name: "max_body_bytes", target: &c.MaxBodyBytes, Default: "32MiB", Min: 1024, Max: 1 << 40, Group: web,
+			Commands: serve, Help: "largest request body"},
+		{Name: "max_header_bytes", target: &c.MaxHeaderBytes, Default: "64KiB", Min: 1024, Max: 1 << 30, Group: web,
+			Commands: serve, Help: "largest request head"},
+		{Name: "max_n", target: &c.MaxN, Default: "128", Min: 1, Max: 65536, Group: web, Commands: serve,
+			Help: "most choices (n) of one request"},
+		{Name: "request_timeout", target: &c.RequestTimeout, Group: web, Commands: serve,
+			Help: "longest time for one answer, such as 10m; 0 is no limit"},
+		{Name: "write_timeout", target: &c.WriteTimeout, Default: "30s", Min: 0.001, Max: 1e9, Group: web,
+			Commands: serve, Help: "longest time a client may take to accept a piece of its answer"},
+		{Name: "drain_timeout", target: &c.DrainTimeout, Default: "30s", Max: 1e9, Group: web, Commands: serve,
+			Help: "after SIGTERM, time for running requests to finish"},
+
+		{Name: "log_level", target: &c.LogLevel, Default: "info", Choices: []string{"debug", "info", "warn", "error"},
+			Group: logs, Commands: all, Help: "least important messages to print"},
+		{Name: "log_format", target: &c.LogFormat, Default: "auto", Choices: []string{"auto", "json", "console"},
+			Group: logs, Commands: all, Help: "auto is console on a terminal and json elsewhere"},
+		{Name: "access_log", target: &c.AccessLog, Default: "true", Group: logs, Commands: serve,
+			Help: "one line a request, with tokens and times, never with prompts or keys"},
+
+		{Name: "url", target: &c.URL, Group: talk, Commands: "chat, bench",
+			Help: "talk to this server (http://host:port/v1) instead of a model in this process"},
+		{Name: "chat_model", target: &c.ChatModel, Group: talk, Commands: chat,
+			Help: "model or adapter to talk to; empty is the first one served"},
+		{Name: "system", target: &c.System, Group: talk, Commands: chat, Help: "system message"},
+		{Name: "temperature", target: &c.Temperature, Default: "-1", Min: -1, Max: 2, Group: talk, Commands: chat,
+			Help: "sampling temperature; 0 is greedy, -1 the model's own"},
+		{Name: "max_tokens", Aliases: []string{"max_new_tokens"}, target: &c.MaxTokens, Max: 1 << 30, Group: talk,
+			Commands: chat, Help: "most tokens of an answer; 0 is up to the model's limit"},
+	}
+}
+
+// Options is the table without values.
+func Options() []*Option { return new(Config).options() }
+
+// heededBy says whether a command heeds the option.
+func (o *Option) heededBy(command string) bool {
+	return slices.Contains(splitList(o.Commands), command)
+}

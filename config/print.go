@@ -1,0 +1,97 @@
+package config
+
+import (
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+)
+
+// Source says where the value of an option comes from: "default", "serve.yaml:3", "API_PORT", "--port".
+func (r *Result) Source(name string) string {
+	if s, ok := r.sources[name]; ok {
+		return s
+	}
+	return "default"
+}
+
+// Print writes each option with its value and source. Secrets are masked.
+func (r *Result) Print(w io.Writer) error {
+	tw := tabwriter.NewWriter(w, 0, 4, 2, ' ', 0)
+	for _, o := range r.Config.options() {
+		text := o.Text()
+		if o.Secret && text != "" {
+			text = "********"
+		}
+		fmt.Fprintf(tw, "%s\t%s\t%s\n", o.Name, quoteEmpty(text), r.Source(o.Name))
+	}
+	return tw.Flush()
+}
+
+func quoteEmpty(s string) string {
+	if s == "" {
+		return `""`
+	}
+	return s
+}
+
+// PrintFlags writes the options that command heeds, all if it is "".
+func PrintFlags(w io.Writer, command string) error {
+	group := ""
+	tw := tabwriter.NewWriter(w, 0, 4, 2, ' ', 0)
+	for _, o := range Options() {
+		if command != "" && !o.heededBy(command) {
+			continue
+		}
+		if o.Group != group {
+			group = o.Group
+			fmt.Fprintf(tw, "\n%s\n", group)
+		}
+		fmt.Fprintf(tw, "  --%s\t%s\t%s\n", o.Name, o.Type(), o.describe())
+	}
+	return tw.Flush()
+}
+
+// describe is the help text with what else one may want to know.
+func (o *Option) describe() string {
+	var notes []string
+	if o.Default != "" {
+		notes = append(notes, "default "+o.Default)
+	}
+	if len(o.Env) > 0 {
+		notes = append(notes, "also "+strings.Join(o.Env, ", "))
+	}
+	if len(o.Aliases) > 0 {
+		notes = append(notes, "alias "+strings.Join(o.Aliases, ", "))
+	}
+	if o.Backends != "" && o.Backends != "all" {
+		notes = append(notes, o.Backends+" backend")
+	}
+	if len(notes) == 0 {
+		return o.Help
+	}
+	return o.Help + " (" + strings.Join(notes, "; ") + ")"
+}
+
+// Markdown writes the table for the README.
+func Markdown(w io.Writer) {
+	group := ""
+	for _, o := range Options() {
+		if o.Group != group {
+			group = o.Group
+			fmt.Fprintf(w, "\n**%s**\n\n| option | value | default | environment | heeded by | what it does |\n", group)
+			fmt.Fprintln(w, "|---|---|---|---|---|---|")
+		}
+		names := "`" + strings.Join(append([]string{o.Name}, o.Aliases...), "` `") + "`"
+		def := ""
+		if o.Default != "" {
+			def = "`" + o.Default + "`"
+		}
+		env := "`" + strings.Join(append([]string{"PAGODA_" + strings.ToUpper(o.Name)}, o.Env...), "` `") + "`"
+		heeded := o.Commands
+		if o.Backends != "" {
+			heeded += "; backend " + o.Backends
+		}
+		fmt.Fprintf(w, "| %s | %s | %s | %s | %s | %s |\n", names, o.Type(), def, env, heeded, o.Help)
+	}
+}

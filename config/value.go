@@ -1,0 +1,202 @@
+package config
+
+import (
+	"fmt"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Type names the kind of value in lists.
+func (o *Option) Type() string {
+	switch o.target.(type) {
+	case *bool:
+		return "bool"
+	case *int:
+		return "int"
+	case *int64:
+		return "size"
+	case *float64:
+		return "number"
+	case *time.Duration:
+		return "duration"
+	case *[]string:
+		return "list"
+	}
+	if len(o.Choices) > 0 {
+		return strings.Join(o.Choices, ", ")
+	}
+	return "text"
+}
+
+// setText sets the value from the text of a flag, an environment variable or a YAML scalar.
+func (o *Option) setText(s string) error {
+	switch p := o.target.(type) {
+	case *string:
+		*p = s
+	case *bool:
+		b, ok := parseBool(s)
+		if !ok {
+			return fmt.Errorf("%q is not true or false", s)
+		}
+		*p = b
+	case *int:
+		n, err := strconv.ParseInt(s, 0, 0)
+		if err != nil {
+			return fmt.Errorf("%q is not a whole number", s)
+		}
+		*p = int(n)
+	case *int64:
+		n, err := ParseSize(s)
+		if err != nil {
+			return err
+		}
+		*p = n
+	case *float64:
+		f, err := strconv.ParseFloat(s, 64)
+		if err != nil || math.IsNaN(f) || math.IsInf(f, 0) {
+			return fmt.Errorf("%q is not a number", s)
+		}
+		*p = f
+	case *time.Duration:
+		d, err := parseDuration(s)
+		if err != nil {
+			return err
+		}
+		*p = d
+	case *[]string:
+		*p = splitList(s)
+	default:
+		panic(fmt.Sprintf("config: option %s has no type", o.Name)) // a mistake in the table
+	}
+	return nil
+}
+
+// check holds the value to the option's choices and limits.
+func (o *Option) check() error {
+	switch p := o.target.(type) {
+	case *string:
+		if len(o.Choices) > 0 && !slices.Contains(o.Choices, *p) {
+			return fmt.Errorf("%q is none of %s", *p, strings.Join(o.Choices, ", "))
+		}
+	case *int:
+		return o.checkRange(float64(*p))
+	case *int64:
+		return o.checkRange(float64(*p))
+	case *float64:
+		return o.checkRange(*p)
+	case *time.Duration:
+		return o.checkRange(p.Seconds())
+	}
+	return nil
+}
+
+func (o *Option) checkRange(v float64) error {
+	max := o.Max
+	if max == 0 {
+		max = math.Inf(1)
+	}
+	if !(v >= o.Min && v <= max) {
+		if o.Max == 0 {
+			return fmt.Errorf("%s is below %s", o.Text(), formatNumber(o.Min))
+		}
+		return fmt.Errorf("%s is not from %s to %s", o.Text(), formatNumber(o.Min), formatNumber(o.Max))
+	}
+	return nil
+}
+
+func formatNumber(v float64) string { return strconv.FormatFloat(v, 'f', -1, 64) }
+
+// Text is the value as one would write it.
+func (o *Option) Text() string {
+	switch p := o.target.(type) {
+	case *string:
+		return *p
+	case *bool:
+		return strconv.FormatBool(*p)
+	case *int:
+		return strconv.Itoa(*p)
+	case *int64:
+		return formatSize(*p)
+	case *float64:
+		return formatNumber(*p)
+	case *time.Duration:
+		return p.String()
+	case *[]string:
+		return strings.Join(*p, ",")
+	}
+	return ""
+}
+
+// parseBool knows the words of YAML 1.1 and those that LlamaFactory's flags take.
+func parseBool(s string) (value, ok bool) {
+	switch strings.ToLower(s) {
+	case "true", "t", "yes", "y", "on", "1":
+		return true, true
+	case "false", "f", "no", "n", "off", "0":
+		return false, true
+	}
+	return false, false
+}
+
+var sizeUnits = []struct {
+	suffix string
+	bytes  float64
+}{
+	{"kib", 1 << 10}, {"mib", 1 << 20}, {"gib", 1 << 30}, {"tib", 1 << 40},
+	{"kb", 1e3}, {"mb", 1e6}, {"gb", 1e9}, {"tb", 1e12},
+	{"k", 1 << 10}, {"m", 1 << 20}, {"g", 1 << 30}, {"t", 1 << 40}, {"b", 1},
+}
+
+// ParseSize reads a number of bytes: 1073741824, 1GiB, 1.5GB.
+func ParseSize(s string) (int64, error) {
+	num, unit := strings.ToLower(strings.TrimSpace(s)), 1.0
+	for _, u := range sizeUnits {
+		if rest, ok := strings.CutSuffix(num, u.suffix); ok {
+			num, unit = strings.TrimSpace(rest), u.bytes
+			break
+		}
+	}
+	f, err := strconv.ParseFloat(strings.ReplaceAll(num, "_", ""), 64)
+	if err != nil || !(f >= 0 && f*unit < 1<<62) {
+		return 0, fmt.Errorf("%q is not a size such as 1048576, 512MiB or 4GB", s)
+	}
+	return int64(f * unit), nil
+}
+
+func formatSize(n int64) string {
+	for _, u := range []struct {
+		name  string
+		bytes int64
+	}{{"GiB", 1 << 30}, {"MiB", 1 << 20}, {"KiB", 1 << 10}} {
+		if n >= u.bytes && n%u.bytes == 0 {
+			return strconv.FormatInt(n/u.bytes, 10) + u.name
+		}
+	}
+	return strconv.FormatInt(n, 10)
+}
+
+// parseDuration reads 30s, 1m30s, or a bare number of seconds.
+func parseDuration(s string) (time.Duration, error) {
+	if f, err := strconv.ParseFloat(s, 64); err == nil && f >= 0 && f <= 1e9 {
+		return time.Duration(f * float64(time.Second)), nil
+	}
+	d, err := time.ParseDuration(s)
+	if err != nil || d < 0 {
+		return 0, fmt.Errorf("%q is not a time such as 30, 30s or 5m", s)
+	}
+	return d, nil
+}
+
+// splitList splits at commas, trims, and leaves empty entries out.
+func splitList(s string) []string {
+	var out []string
+	for part := range strings.SplitSeq(s, ",") {
+		if part = strings.TrimSpace(part); part != "" {
+			out = append(out, part)
+		}
+	}
+	return out
+}

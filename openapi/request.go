@@ -15,17 +15,17 @@ type ChatCompletionRequest struct {
 	Model    string        `json:"model"`
 	Messages []ChatMessage `json:"messages"`
 	Sampling
-	MaxCompletionTokens *int              `json:"max_completion_tokens"`
-	Logprobs            *bool             `json:"logprobs"`
-	TopLogprobs         *int              `json:"top_logprobs"`
-	ReasoningEffort     *string           `json:"reasoning_effort"`
-	ResponseFormat      *ResponseFormat   `json:"response_format"`
-	Modalities          []string          `json:"modalities"`
-	Metadata            map[string]string `json:"metadata"`
-	Store               *bool             `json:"store"`
-	ServiceTier         *string           `json:"service_tier"`
-	SafetyIdentifier    *string           `json:"safety_identifier"`
-	PromptCacheKey      *string           `json:"prompt_cache_key"`
+	MaxCompletionTokens *int               `json:"max_completion_tokens"`
+	Logprobs            *bool              `json:"logprobs"`
+	TopLogprobs         *int               `json:"top_logprobs"`
+	ReasoningEffort     *string            `json:"reasoning_effort"`
+	ResponseFormat      *ResponseFormat    `json:"response_format"`
+	Modalities          []string           `json:"modalities"`
+	Metadata            map[string]*string `json:"metadata"`
+	Store               *bool              `json:"store"`
+	ServiceTier         *string            `json:"service_tier"`
+	SafetyIdentifier    *string            `json:"safety_identifier"`
+	PromptCacheKey      *string            `json:"prompt_cache_key"`
 	Template
 	ToolChoice        jsontext.Value `json:"tool_choice"`
 	ParallelToolCalls *bool          `json:"parallel_tool_calls"`
@@ -46,30 +46,30 @@ type CompletionRequest struct {
 
 // Sampling is what both kinds of completion take.
 type Sampling struct {
-	MaxTokens         *int              `json:"max_tokens"`
-	Temperature       *float64          `json:"temperature"`
-	TopP              *float64          `json:"top_p"`
-	TopK              *int              `json:"top_k"`
-	MinP              *float64          `json:"min_p"`
-	TypicalP          *float64          `json:"typical_p"`
-	N                 *int              `json:"n"`
-	Seed              *int64            `json:"seed"`
-	Stop              Strings           `json:"stop"`
-	StopTokenIDs      []int32           `json:"stop_token_ids"`
-	IncludeStop       *bool             `json:"include_stop_str_in_output"`
-	IgnoreEOS         *bool             `json:"ignore_eos"`
-	MinTokens         *int              `json:"min_tokens"`
-	PresencePenalty   *float64          `json:"presence_penalty"`
-	FrequencyPenalty  *float64          `json:"frequency_penalty"`
-	RepetitionPenalty *float64          `json:"repetition_penalty"`
-	LogitBias         map[int32]float64 `json:"logit_bias"`
-	SkipSpecialTokens *bool             `json:"skip_special_tokens"`
-	ReturnTokenIDs    *bool             `json:"return_token_ids"`
-	Stream            *bool             `json:"stream"`
-	StreamOptions     *StreamOptions    `json:"stream_options"`
-	Priority          *int              `json:"priority"`
-	CacheSalt         *string           `json:"cache_salt"`
-	User              *string           `json:"user"`
+	MaxTokens         *int               `json:"max_tokens"`
+	Temperature       *float64           `json:"temperature"`
+	TopP              *float64           `json:"top_p"`
+	TopK              *int               `json:"top_k"`
+	MinP              *float64           `json:"min_p"`
+	TypicalP          *float64           `json:"typical_p"`
+	N                 *int               `json:"n"`
+	Seed              *int64             `json:"seed"`
+	Stop              Strings            `json:"stop"`
+	StopTokenIDs      TokenIDs           `json:"stop_token_ids"`
+	IncludeStop       *bool              `json:"include_stop_str_in_output"`
+	IgnoreEOS         *bool              `json:"ignore_eos"`
+	MinTokens         *int               `json:"min_tokens"`
+	PresencePenalty   *float64           `json:"presence_penalty"`
+	FrequencyPenalty  *float64           `json:"frequency_penalty"`
+	RepetitionPenalty *float64           `json:"repetition_penalty"`
+	LogitBias         map[int32]*float64 `json:"logit_bias"`
+	SkipSpecialTokens *bool              `json:"skip_special_tokens"`
+	ReturnTokenIDs    *bool              `json:"return_token_ids"`
+	Stream            *bool              `json:"stream"`
+	StreamOptions     *StreamOptions     `json:"stream_options"`
+	Priority          *int               `json:"priority"`
+	CacheSalt         *string            `json:"cache_salt"`
+	User              *string            `json:"user"`
 }
 
 // Template is what decides how messages are rendered.
@@ -82,15 +82,16 @@ type Template struct {
 
 // ChatMessage is one turn of a conversation.
 type ChatMessage struct {
-	Role             string        `json:"role"`
-	Content          Content       `json:"content"`
-	Name             *string       `json:"name"`
-	ToolCallID       *string       `json:"tool_call_id"`
-	ToolCalls        []MessageCall `json:"tool_calls"`
-	Refusal          *string       `json:"refusal"`
-	ReasoningContent *string       `json:"reasoning_content"`
-	Reasoning        *string       `json:"reasoning"`
-	Unknown          Unknown       `json:",unknown"`
+	Role             string           `json:"role"`
+	Content          Content          `json:"content"`
+	Name             *string          `json:"name"`
+	ToolCallID       *string          `json:"tool_call_id"`
+	ToolCalls        []MessageCall    `json:"tool_calls"`
+	Refusal          *string          `json:"refusal"`
+	ReasoningContent *string          `json:"reasoning_content"`
+	Reasoning        *string          `json:"reasoning"`
+	Annotations      []jsontext.Value `json:"annotations"`
+	Unknown          Unknown          `json:",unknown"`
 }
 
 // ContentPart is a piece of a message's content; only texts (and an assistant's refusals) are served.
@@ -112,7 +113,7 @@ type MessageCall struct {
 // MessageCallFunction is the function of a MessageCall.
 type MessageCallFunction struct {
 	Name      string  `json:"name"`
-	Arguments string  `json:"arguments"`
+	Arguments *string `json:"arguments"`
 	Unknown   Unknown `json:",unknown"`
 }
 
@@ -159,7 +160,7 @@ type TokenizeRequest struct {
 
 // DetokenizeRequest is the body of POST /detokenize.
 type DetokenizeRequest struct {
-	Model   *string `json:"model"`
-	Tokens  []int32 `json:"tokens"`
-	Unknown Unknown `json:",unknown"`
+	Model   *string  `json:"model"`
+	Tokens  TokenIDs `json:"tokens"`
+	Unknown Unknown  `json:",unknown"`
 }

@@ -48,7 +48,7 @@ type ToolCallFunction struct {
 // ChatLogprobs are the log probabilities of a choice's tokens.
 type ChatLogprobs struct {
 	Content []TokenLogprobs `json:"content"`
-	Refusal []TokenLogprobs `json:"refusal"` // always null
+	Refusal []TokenLogprobs `json:"refusal,format:emitnull"` // always null
 }
 
 // TokenLogprobs is a token with its alternatives.
@@ -156,7 +156,7 @@ type CompletionChoice struct {
 type CompletionLogprobs struct {
 	Tokens        []string             `json:"tokens"`
 	TokenLogprobs []*float64           `json:"token_logprobs"`
-	TopLogprobs   []map[string]float64 `json:"top_logprobs"`
+	TopLogprobs   []map[string]float64 `json:"top_logprobs,format:emitnull"`
 	TextOffset    []int                `json:"text_offset"` // in characters
 }
 
@@ -182,7 +182,7 @@ type TokenizeResponse struct {
 	Count       int      `json:"count"`
 	MaxModelLen int      `json:"max_model_len"`
 	Tokens      []int32  `json:"tokens"`
-	TokenStrs   []string `json:"token_strs"` // null unless asked for
+	TokenStrs   []string `json:"token_strs,format:emitnull"` // null unless asked for
 }
 
 // DetokenizeResponse is the answer of POST /detokenize.

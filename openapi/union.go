@@ -24,6 +24,37 @@ func (s *Strings) UnmarshalJSONFrom(dec *jsontext.Decoder) error {
 	return errors.New("must be a string or a list of strings")
 }
 
+// TokenIDs is a list of token ids. A plain slice would read null as the id 0.
+type TokenIDs []int32
+
+// UnmarshalJSONFrom reads a list of integers or null.
+func (t *TokenIDs) UnmarshalJSONFrom(dec *jsontext.Decoder) error {
+	switch dec.PeekKind() {
+	case 'n':
+		_, err := dec.ReadToken()
+		return err
+	case '[':
+	default:
+		return errTokenIDs
+	}
+	if _, err := dec.ReadToken(); err != nil {
+		return err
+	}
+	*t = TokenIDs{}
+	for dec.PeekKind() != ']' {
+		if dec.PeekKind() != '0' {
+			return errTokenIDs
+		}
+		if err := appendDecoded(dec, (*[]int32)(t)); err != nil {
+			return err
+		}
+	}
+	_, err := dec.ReadToken()
+	return err
+}
+
+var errTokenIDs = errors.New("must be a list of token ids")
+
 // Content is the content of a message: absent (or null), a text, or a list of parts.
 type Content struct {
 	Text  *string
@@ -53,7 +84,7 @@ func (c Content) MarshalJSONTo(enc *jsontext.Encoder) error {
 // Prompt is the prompt of a completion: texts, or lists of token ids. One is a list of one. Exactly one field is set.
 type Prompt struct {
 	Texts  []string
-	Tokens [][]int32
+	Tokens []TokenIDs
 }
 
 var errPrompt = errors.New("must be a string, a list of strings, a list of token ids or a list of such lists")
@@ -80,7 +111,10 @@ func (p *Prompt) readList(dec *jsontext.Decoder) error {
 	}
 	kind := dec.PeekKind()
 	if kind == '0' {
-		p.Tokens = [][]int32{nil}
+		p.Tokens = []TokenIDs{nil}
+	}
+	if kind == ']' {
+		p.Texts = []string{}
 	}
 	for dec.PeekKind() != ']' {
 		var err error
@@ -90,7 +124,7 @@ func (p *Prompt) readList(dec *jsontext.Decoder) error {
 		case k == '"':
 			err = appendDecoded(dec, &p.Texts)
 		case k == '0':
-			err = appendDecoded(dec, &p.Tokens[0])
+			err = appendDecoded(dec, (*[]int32)(&p.Tokens[0]))
 		case k == '[':
 			err = appendDecoded(dec, &p.Tokens)
 		default:

@@ -1,0 +1,259 @@
+package server
+
+import (
+	"context"
+	"fmt"
+	"iter"
+	"math"
+	"net/http"
+	"runtime/debug"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"unicode/utf8"
+
+	"pagoda/engine"
+	"pagoda/openapi"
+)
+
+// maxPromptsAtOnce bounds how many prompts of one request are with the engine at a time.
+const maxPromptsAtOnce = 32
+
+// promptEvent is an event of one of a request's prompts.
+type promptEvent struct {
+	prompt int
+	engine.Event
+}
+
+// generateAll yields the events of all reqs, which are the prompts of one HTTP request. It ends like Engine.Generate:
+// with the first error, or when the caller stops ranging, and then nothing runs any more.
+func (s *Server) generateAll(r *http.Request, reqs []*engine.Request) iter.Seq2[promptEvent, error] {
+	if len(reqs) > 1 {
+		return s.generateMany(r, reqs)
+	}
+	return func(yield func(promptEvent, error) bool) {
+		for ev, err := range s.generate(r, reqs[0]) {
+			if !yield(promptEvent{0, ev}, err) {
+				return
+			}
+		}
+	}
+}
+
+type promptResult struct {
+	promptEvent
+	err error
+}
+
+func (s *Server) generateMany(r *http.Request, reqs []*engine.Request) iter.Seq2[promptEvent, error] {
+	return func(yield func(promptEvent, error) bool) {
+		ctx, cancel := context.WithCancel(r.Context())
+		results := make(chan promptResult)
+		var next atomic.Int64
+		var workers sync.WaitGroup
+		for range min(len(reqs), maxPromptsAtOnce) {
+			workers.Go(func() {
+				for i := int(next.Add(1)) - 1; i < len(reqs); i = int(next.Add(1)) - 1 {
+					if ctx.Err() != nil {
+						return
+					}
+					s.generateOne(r.WithContext(ctx), i, reqs[i], results)
+				}
+			})
+		}
+		go func() {
+			workers.Wait()
+			close(results)
+		}()
+		defer func() {
+			cancel()
+			for range results { // until the workers have left
+			}
+		}()
+		for res := range results {
+			if !yield(res.promptEvent, res.err) || res.err != nil {
+				return
+			}
+		}
+	}
+}
+
+// generateOne sends the events of one prompt until the context of r ends. A panic is an error here, because no
+// middleware stands between it and the process.
+func (s *Server) generateOne(r *http.Request, prompt int, req *engine.Request, results chan<- promptResult) {
+	send := func(ev engine.Event, err error) bool {
+		select {
+		case results <- promptResult{promptEvent{prompt, ev}, err}:
+			return true
+		case <-r.Context().Done():
+			return false
+		}
+	}
+	defer func() {
+		if p := recover(); p != nil {
+			s.metrics.panics.Inc()
+			s.log.Error().Str("request_id", req.ID).Str("panic", fmt.Sprint(p)).Bytes("stack", debug.Stack()).
+				Msg("a generation panicked")
+			send(engine.Event{}, engine.Errorf(engine.Internal, "internal error"))
+		}
+	}()
+	for ev, err := range s.generate(r, req) {
+		if !send(ev, err) {
+			return
+		}
+	}
+}
+
+// addUsage adds the usage of another prompt of the same request.
+func addUsage(sum, u *engine.Usage) {
+	sum.Prompt += u.Prompt
+	sum.Cached += u.Cached
+	sum.Completion += u.Completion
+	sum.Reasoning += u.Reasoning
+}
+
+// answer is everything that was generated for a request.
+type answer struct {
+	prompts []promptAnswer
+	usage   engine.Usage
+}
+
+type promptAnswer struct {
+	prompt  *engine.Prompt
+	choices []choice
+}
+
+type choice struct {
+	text, reasoning strings.Builder
+	calls           []openapi.ToolCall
+	tokens          []int32
+	logprobs        []engine.Logprob
+	finish          engine.FinishReason
+	stop            *openapi.StopReason
+}
+
+// collect waits for the whole answer.
+func (s *Server) collect(r *http.Request, reqs []*engine.Request) (*answer, error) {
+	a := &answer{prompts: make([]promptAnswer, len(reqs))}
+	for i, req := range reqs {
+		a.prompts[i].choices = make([]choice, max(1, req.Sampling.N))
+	}
+	for ev, err := range s.generateAll(r, reqs) {
+		if err != nil {
+			return nil, err
+		}
+		if err := a.add(reqs[ev.prompt], &ev); err != nil {
+			return nil, err
+		}
+	}
+	for _, p := range a.prompts {
+		for i := range p.choices {
+			if p.choices[i].finish == "" {
+				return nil, endedEarly(r)
+			}
+		}
+	}
+	return a, nil
+}
+
+// endedEarly is why events stopped before the last choice's end without an error.
+func endedEarly(r *http.Request) error {
+	if r.Context().Err() != nil {
+		return engine.Errorf(engine.Canceled, "the client went away")
+	}
+	return engine.Errorf(engine.Internal, "the engine ended before the answer did")
+}
+
+func (a *answer) add(req *engine.Request, ev *promptEvent) error {
+	p := &a.prompts[ev.prompt]
+	if ev.Prompt != nil {
+		p.prompt = ev.Prompt
+	}
+	if ev.Usage != nil {
+		addUsage(&a.usage, ev.Usage)
+	}
+	if ev.Index < 0 || ev.Index >= len(p.choices) {
+		return engine.Errorf(engine.Internal, "the engine sent choice %d of %d", ev.Index, len(p.choices))
+	}
+	c := &p.choices[ev.Index]
+	c.text.WriteString(ev.Text)
+	c.reasoning.WriteString(ev.Reasoning)
+	for _, d := range ev.ToolCalls {
+		if err := c.call(d); err != nil {
+			return err
+		}
+	}
+	c.tokens = append(c.tokens, ev.Tokens...)
+	c.logprobs = append(c.logprobs, ev.Logprobs...)
+	if ev.Finish != "" {
+		c.finish, c.stop = ev.Finish, stopReason(req, &ev.Event)
+	}
+	return nil
+}
+
+func (c *choice) call(d engine.ToolCallDelta) error {
+	if d.Index == len(c.calls) {
+		c.calls = append(c.calls, openapi.ToolCall{Type: "function"})
+	}
+	if d.Index < 0 || d.Index >= len(c.calls) {
+		return engine.Errorf(engine.Internal, "the engine sent tool call %d of %d", d.Index, len(c.calls))
+	}
+	call := &c.calls[d.Index]
+	call.ID += d.ID
+	call.Function.Name += d.Name
+	call.Function.Arguments += d.Arguments
+	return nil
+}
+
+func usageOf(u engine.Usage) openapi.Usage {
+	return openapi.Usage{
+		PromptTokens: u.Prompt, CompletionTokens: u.Completion, TotalTokens: u.Prompt + u.Completion,
+		PromptTokensDetails:     openapi.PromptTokensDetails{CachedTokens: u.Cached},
+		CompletionTokensDetails: openapi.CompletionTokensDetails{ReasoningTokens: u.Reasoning},
+	}
+}
+
+// tokenString shows a token's bytes as text. A part of a character is written as OpenAI does, so that different
+// tokens have different names.
+func tokenString(b []byte) string {
+	if utf8.Valid(b) {
+		return string(b)
+	}
+	var s strings.Builder
+	s.WriteString("bytes:")
+	for _, c := range b {
+		fmt.Fprintf(&s, `\x%02x`, c)
+	}
+	return s.String()
+}
+
+// minLogprob is OpenAI's word for "practically impossible"; JSON has no infinity.
+const minLogprob = -9999.0
+
+func finite(logprob float64) float64 {
+	if !(logprob >= minLogprob) { // NaN too
+		return minLogprob
+	}
+	return math.Min(logprob, 0)
+}
+
+func ints(b []byte) []int {
+	out := make([]int, len(b))
+	for i, c := range b {
+		out[i] = int(c)
+	}
+	return out
+}
+
+func chatLogprobs(logprobs []engine.Logprob) *openapi.ChatLogprobs {
+	out := &openapi.ChatLogprobs{Content: make([]openapi.TokenLogprobs, len(logprobs))}
+	for i, l := range logprobs {
+		top := make([]openapi.TokenLogprob, len(l.Top))
+		for k, t := range l.Top {
+			top[k] = openapi.TokenLogprob{Token: tokenString(t.Bytes), Logprob: finite(t.Logprob), Bytes: ints(t.Bytes)}
+		}
+		out.Content[i] = openapi.TokenLogprobs{Token: tokenString(l.Bytes), Logprob: finite(l.Logprob),
+			Bytes: ints(l.Bytes), TopLogprobs: top}
+	}
+	return out
+}

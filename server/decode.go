@@ -1,0 +1,289 @@
+package server
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"reflect"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+
+	"pagoda/engine"
+	"pagoda/openapi"
+)
+
+// maxDepth bounds how deeply a body may nest: tools and template arguments are walked recursively further on.
+const maxDepth = 128
+
+// maxNameShown bounds how much of a client's own words an error repeats.
+const maxNameShown = 64
+
+// decode reads the body of r into v, a pointer to a request type of package openapi. It refuses what JSON parsers
+// disagree on: repeated or differently cased names, text that is not UTF-8, anything after the object.
+func decode(r *http.Request, v any) error {
+	body, err := io.ReadAll(r.Body)
+	if err != nil {
+		if tooBig, ok := errors.AsType[*http.MaxBytesError](err); ok {
+			return engine.Errorf(engine.TooLarge, "the body is larger than %d bytes", tooBig.Limit)
+		}
+		return &engine.Error{Code: engine.Invalid, Message: "the body could not be read to its end", Err: err}
+	}
+	return decodeBytes(body, v)
+}
+
+func decodeBytes(body []byte, v any) error {
+	if err := checkDepth(body); err != nil {
+		return err
+	}
+	if jsontext.Value(body).Kind() != '{' && jsontext.Value(body).IsValid() {
+		return engine.Errorf(engine.Invalid, "the body must be a JSON object")
+	}
+	if err := json.Unmarshal(body, v); err != nil {
+		return decodeError("", err)
+	}
+	return nil
+}
+
+// checkDepth counts brackets outside of strings. It need not know whether the rest is JSON.
+func checkDepth(body []byte) error {
+	depth, quoted := 0, false
+	for i := 0; i < len(body); i++ {
+		switch c := body[i]; {
+		case quoted && c == '\\':
+			i++
+		case c == '"':
+			quoted = !quoted
+		case quoted:
+		case c == '{' || c == '[':
+			if depth++; depth > maxDepth {
+				return engine.Errorf(engine.Invalid, "the body nests deeper than %d levels", maxDepth)
+			}
+		case c == '}' || c == ']':
+			depth--
+		}
+	}
+	return nil
+}
+
+// decodeError says where the body is wrong, in the words of JSON and not of Go. path is where the decoded value is
+// within the body, "" for the body itself.
+func decodeError(path string, err error) *engine.Error {
+	if e, ok := errors.AsType[*jsontext.SyntacticError](err); ok {
+		path = jsonPath(path, e.JSONPointer)
+		if e.Err == jsontext.ErrDuplicateName {
+			return badField(path, "is given twice")
+		}
+		return engine.BadField(path, "the body is not valid JSON: %v after byte %d", e.Err, e.ByteOffset)
+	}
+	if e, ok := errors.AsType[*json.SemanticError](err); ok {
+		return badField(jsonPath(path, e.JSONPointer), "%s", expectation(e))
+	}
+	return &engine.Error{Code: engine.Invalid, Message: "the body is not a valid request", Err: err}
+}
+
+// expectation says what a field must be, from the Go type that could not hold it.
+func expectation(e *json.SemanticError) string {
+	number := e.JSONKind == '0'
+	if number && errors.Is(e.Err, strconv.ErrRange) {
+		return "is out of range"
+	}
+	t := e.GoType
+	for t != nil && t.Kind() == reflect.Pointer {
+		t = t.Elem()
+	}
+	if t != nil && !hasUnmarshaler(t) {
+		switch t.Kind() {
+		case reflect.Bool:
+			return "must be true or false"
+		case reflect.String:
+			return "must be a string"
+		case reflect.Float64:
+			return "must be a number"
+		case reflect.Int, reflect.Int32, reflect.Int64:
+			return "must be an integer"
+		case reflect.Slice:
+			return "must be a list"
+		case reflect.Map, reflect.Struct:
+			return "must be an object"
+		}
+	}
+	if e.Err != nil {
+		return e.Err.Error() // of a union in package openapi
+	}
+	return "has the wrong type"
+}
+
+// hasUnmarshaler says whether t is a union of package openapi, which has words of its own.
+func hasUnmarshaler(t reflect.Type) bool {
+	return reflect.PointerTo(t).Implements(reflect.TypeFor[json.UnmarshalerFrom]())
+}
+
+// jsonPath turns a JSON pointer below base into the path that OpenAI's errors use: messages[2].content[0].type.
+func jsonPath(base string, p jsontext.Pointer) string {
+	var b strings.Builder
+	b.WriteString(base)
+	for token := range p.Tokens() {
+		if _, err := strconv.ParseUint(token, 10, 32); err == nil && b.Len() > 0 {
+			b.WriteString("[" + token + "]")
+			continue
+		}
+		if b.Len() > 0 {
+			b.WriteByte('.')
+		}
+		b.WriteString(clip(token, maxNameShown))
+	}
+	return b.String()
+}
+
+// badField is an Invalid error whose message begins with the field's name.
+func badField(param, format string, args ...any) *engine.Error {
+	message := fmt.Sprintf(format, args...)
+	if param != "" {
+		message = param + " " + message
+	} else {
+		message = "the body " + message
+	}
+	return &engine.Error{Code: engine.Invalid, Param: param, Message: message}
+}
+
+// checker checks the fields of one request. It keeps the first problem and goes on, so that its callers read like a
+// list; and it collects the names of unknown fields inside of objects.
+type checker struct {
+	model   engine.Model
+	err     *engine.Error
+	unknown []string // JSON paths
+}
+
+func (c *checker) bad(param, format string, args ...any) {
+	if c.err == nil {
+		c.err = badField(param, format, args...)
+	}
+}
+
+// inRange checks min <= v <= max for a number that may be absent. Infinite and not-a-number values are no JSON.
+func inRange[T cmp.Ordered](c *checker, param string, v *T, minimum, maximum T) {
+	if v != nil && !(*v >= minimum && *v <= maximum) {
+		c.bad(param, "must be between %v and %v", minimum, maximum)
+	}
+}
+
+// above checks min < v <= max for a number that may be absent.
+func (c *checker) above(param string, v *float64, minimum, maximum float64) {
+	if v != nil && !(*v > minimum && *v <= maximum) {
+		c.bad(param, "must be greater than %v and at most %v", minimum, maximum)
+	}
+}
+
+// tokens checks token ids; only the engine knows the size of the vocabulary.
+func (c *checker) tokens(param string, ids []int32) {
+	if i := slices.IndexFunc(ids, func(id int32) bool { return id < 0 }); i >= 0 {
+		c.bad(fmt.Sprintf("%s[%d]", param, i), "must not be negative")
+	}
+}
+
+// refuse takes the fields that are known but not supported out of unknown: null is allowed, the rest an error. For a
+// proxied model they stay where they are, since its upstream may support them.
+func (c *checker) refuse(path string, unknown openapi.Unknown, names []string) {
+	if c.model.ForwardsUnknown {
+		return
+	}
+	for _, name := range names {
+		v, ok := unknown[name]
+		if !ok {
+			continue
+		}
+		delete(unknown, name)
+		if jsontext.Value(v).Kind() != 'n' {
+			c.bad(path+name, "is not supported")
+		}
+	}
+}
+
+// nested notes the unknown fields of an object inside of a request; path ends in a dot.
+func (c *checker) nested(path string, unknown openapi.Unknown) {
+	for _, name := range sortedNames(unknown) {
+		c.unknown = append(c.unknown, path+clip(name, maxNameShown))
+	}
+}
+
+func sortedNames(unknown openapi.Unknown) []string {
+	names := make([]string, 0, len(unknown))
+	for name := range unknown {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	return names
+}
+
+// finish ends the check of a request for model: the first problem, or what to do about unknown fields. A proxied
+// model gets those at the top untouched, since its upstream may know them.
+func (s *Server) finish(w http.ResponseWriter, c *checker, unknown openapi.Unknown, req *engine.Request) error {
+	if c.err != nil {
+		return c.err
+	}
+	ignored := c.unknown
+	if !c.model.ForwardsUnknown {
+		ignored = append(sortedNames(unknown), ignored...)
+	}
+	if len(ignored) > 0 && s.cfg.UnknownFields != "report" {
+		name := clip(ignored[0], 4*maxNameShown)
+		return badField(name, "is not a field that this server knows")
+	}
+	if len(ignored) > 0 {
+		w.Header().Set("X-Pagoda-Ignored-Fields", headerList(ignored))
+	}
+	req.Extra, req.IgnoreExtra = unknown, s.cfg.UnknownFields == "report"
+	return nil
+}
+
+// headerList joins names for a header, which a client must not be able to break or flood.
+func headerList(names []string) string {
+	const most = 32
+	var b strings.Builder
+	for i, name := range names {
+		if i == most {
+			fmt.Fprintf(&b, ", and %d more", len(names)-most)
+			break
+		}
+		if i > 0 {
+			b.WriteString(", ")
+		}
+		b.WriteString(strings.Map(func(r rune) rune {
+			if r <= ' ' || r > '~' || r == ',' {
+				return '?'
+			}
+			return r
+		}, clip(name, 4*maxNameShown)))
+	}
+	return b.String()
+}
+
+// model returns the model that a request names.
+func (s *Server) model(id string) (engine.Model, error) {
+	if id == "" {
+		return engine.Model{}, badField("model", "is required")
+	}
+	for _, m := range s.eng.Models() {
+		if m.ID == id {
+			return m, nil
+		}
+	}
+	return engine.Model{}, &engine.Error{Code: engine.NotFound, Param: "model",
+		Message: fmt.Sprintf("The model `%s` does not exist. GET /v1/models lists those that do.", clip(id, maxNameShown))}
+}
+
+func isTrue(b *bool) bool { return b != nil && *b }
+
+func value[T any](p *T) T {
+	var zero T
+	if p == nil {
+		return zero
+	}
+	return *p
+}

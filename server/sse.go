@@ -1,0 +1,187 @@
+package server
+
+import (
+	"bytes"
+	"net/http"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+
+	"pagoda/engine"
+)
+
+// keepAliveEvery is how long a stream may be silent: load balancers cut connections that are, commonly after 60 s.
+const keepAliveEvery = 15 * time.Second
+
+// sse writes server-sent events. Its header goes out with the first event, so that an error before has a status of
+// its own; from then on a comment is sent whenever nothing else was for a while.
+type sse struct {
+	w   http.ResponseWriter
+	rc  *http.ResponseController
+	buf []byte // the events that send writes, reused; only the request's goroutine touches it
+
+	mu     sync.Mutex  // guards writes to w, and what follows
+	timer  *time.Timer // runs keepAlive; nil until the first event
+	closed bool        // the handler is returning: w must not be used any more
+	err    error       // the first failed write
+}
+
+func newSSE(w http.ResponseWriter) *sse {
+	return &sse{w: w, rc: http.NewResponseController(w)}
+}
+
+// started says whether the header is out.
+func (s *sse) started() bool { return s.timer != nil }
+
+// send writes buf, which may be empty, and flushes.
+func (s *sse) send() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.timer == nil {
+		h := s.w.Header()
+		h.Set("Content-Type", "text/event-stream")
+		h.Set("Cache-Control", "no-cache")
+		h.Set("X-Accel-Buffering", "no") // nginx would collect events
+		s.w.WriteHeader(http.StatusOK)
+		s.timer = time.AfterFunc(keepAliveEvery, s.keepAlive)
+		s.write(s.buf)
+		return s.err
+	}
+	if len(s.buf) > 0 {
+		s.write(s.buf)
+		s.timer.Reset(keepAliveEvery)
+	}
+	return s.err
+}
+
+func (s *sse) keepAlive() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed || s.err != nil {
+		return
+	}
+	s.write([]byte(": keep-alive\n\n"))
+	s.timer.Reset(keepAliveEvery)
+}
+
+// write is called with mu held.
+func (s *sse) write(p []byte) {
+	if s.err == nil {
+		_, s.err = s.w.Write(p)
+	}
+	if s.err == nil {
+		s.err = s.rc.Flush()
+	}
+}
+
+// close ends the keep-alive comments; nothing touches w after it.
+func (s *sse) close() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.closed = true
+	if s.timer != nil {
+		s.timer.Stop()
+	}
+}
+
+// streamer turns the events of one request into the chunks of one dialect.
+type streamer interface {
+	// begin is called once, before the first event.
+	begin(fingerprint string, created time.Time)
+	// event appends the chunks of ev, if it makes any.
+	event(dst []byte, ev *promptEvent) ([]byte, error)
+	// end appends what comes after the last event; ok is false if a choice has not ended.
+	end(dst []byte) (_ []byte, ok bool)
+}
+
+// stream answers with the events of reqs.
+func (s *Server) stream(w http.ResponseWriter, r *http.Request, reqs []*engine.Request, d streamer) {
+	requestInfo(r).Stream = true
+	out := newSSE(w)
+	defer out.close()
+	d.begin(s.fingerprint(), time.Now())
+	for ev, err := range s.generateAll(r, reqs) {
+		if err == nil {
+			out.buf, err = d.event(out.buf[:0], &ev)
+		}
+		if err != nil {
+			s.streamError(w, r, out, err)
+			return
+		}
+		if out.send() != nil {
+			return // the client is gone; leaving the loop cancels the request
+		}
+	}
+	buf, ok := d.end(out.buf[:0])
+	if !ok {
+		s.streamError(w, r, out, endedEarly(r))
+		return
+	}
+	out.buf = append(buf, "data: [DONE]\n\n"...)
+	_ = out.send()
+}
+
+// streamError answers with err: with a status if nothing was sent yet, else as an event and without [DONE].
+func (s *Server) streamError(w http.ResponseWriter, r *http.Request, out *sse, err error) {
+	if !out.started() {
+		s.writeError(w, r, err)
+		return
+	}
+	e := engine.AsError(err)
+	requestInfo(r).fail(e)
+	out.buf = append(appendJSON(append(out.buf[:0], "data: "...), errorBody(e)), "\n\n"...)
+	_ = out.send()
+}
+
+// chunks appends chunks that all begin alike. A stream's text goes through here token by token, so nothing is
+// allocated but the growth of dst.
+type chunks struct {
+	head []byte // `data: {"id":...,"choices":[`
+}
+
+func newChunks(id, object, model, fingerprint string, created time.Time) chunks {
+	head := append([]byte(`data: {"id":`), quote(id)...)
+	head = append(append(head, `,"object":`...), quote(object)...)
+	head = strconv.AppendInt(append(head, `,"created":`...), created.Unix(), 10)
+	head = append(append(head, `,"model":`...), quote(model)...)
+	head = append(append(head, `,"system_fingerprint":`...), quote(fingerprint)...)
+	return chunks{append(head, `,"choices":[`...)}
+}
+
+// open begins a chunk with one choice; key names what follows: "delta" or "text".
+func (c *chunks) open(dst []byte, index int, key string) []byte {
+	dst = append(append(dst, c.head...), `{"index":`...)
+	dst = strconv.AppendInt(dst, int64(index), 10)
+	return append(append(append(dst, `,"`...), key...), `":`...)
+}
+
+func quote(s string) []byte { return appendQuote(nil, s) }
+
+// appendQuote appends s as a JSON string; what is not UTF-8 in it becomes U+FFFD.
+func appendQuote(dst []byte, s string) []byte {
+	dst, _ = jsontext.AppendQuote(dst, s)
+	return dst
+}
+
+// appendJSON appends v, one of the types of package openapi, which always encode.
+func appendJSON(dst []byte, v any) []byte {
+	b := bytes.NewBuffer(dst)
+	if err := json.MarshalWrite(b, v, jsonOptions); err != nil {
+		panic("server: " + err.Error())
+	}
+	return b.Bytes()
+}
+
+func appendIDs(dst []byte, ids []int32) []byte {
+	dst = append(dst, '[')
+	for i, id := range ids {
+		if i > 0 {
+			dst = append(dst, ',')
+		}
+		dst = strconv.AppendInt(dst, int64(id), 10)
+	}
+	return append(dst, ']')
+}

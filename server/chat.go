@@ -83,12 +83,12 @@ func (c *checker) chatMaxTokens(b *openapi.ChatCompletionRequest, s *engine.Samp
 func (c *checker) chatLogprobs(b *openapi.ChatCompletionRequest) *int {
 	inRange(c, "top_logprobs", b.TopLogprobs, 0, maxTopLogprobs)
 	if !isTrue(b.Logprobs) {
-		if value(b.TopLogprobs) > 0 {
+		if orZero(b.TopLogprobs) > 0 {
 			c.bad("top_logprobs", "needs logprobs to be true")
 		}
 		return nil
 	}
-	top := value(b.TopLogprobs)
+	top := orZero(b.TopLogprobs)
 	return &top
 }
 
@@ -188,7 +188,7 @@ func (c *checker) chat(messages []openapi.ChatMessage, t *openapi.Template) *eng
 
 // message checks one turn. path ends in a dot.
 func (c *checker) message(path string, m *openapi.ChatMessage) engine.Message {
-	out := engine.Message{Role: m.Role, Name: value(m.Name), ToolCallID: value(m.ToolCallID), Reasoning: m.ReasoningContent}
+	out := engine.Message{Role: m.Role, Name: orZero(m.Name), ToolCallID: orZero(m.ToolCallID), Reasoning: m.ReasoningContent}
 	if out.Reasoning == nil {
 		out.Reasoning = m.Reasoning
 	}
@@ -218,7 +218,7 @@ func (c *checker) message(path string, m *openapi.ChatMessage) engine.Message {
 		c.bad(path+"content", "is required")
 	}
 	if m.Refusal != nil {
-		text := value(out.Content) + *m.Refusal
+		text := orZero(out.Content) + *m.Refusal
 		out.Content = &text
 	}
 	if len(m.Annotations) > 0 {
@@ -317,7 +317,7 @@ func (c *checker) toolCalls(path string, calls []openapi.MessageCall) []engine.T
 		}
 		c.nested(at, call.Unknown)
 		c.nested(at+"function.", call.Function.Unknown)
-		out = append(out, engine.ToolCall{ID: call.ID, Name: call.Function.Name, Arguments: value(call.Function.Arguments)})
+		out = append(out, engine.ToolCall{ID: call.ID, Name: call.Function.Name, Arguments: orZero(call.Function.Arguments)})
 	}
 	return out
 }

@@ -93,7 +93,7 @@ func (s *Server) newCompletionStream(ctx context.Context, reqs []*engine.Request
 		firstToken: func(p *engine.Prompt) (string, error) { return s.firstToken(ctx, out.model, p) }}
 	c.logprobs = make([]completionLogprobs, len(c.opened))
 	for i := range c.logprobs {
-		c.logprobs[i].top = value(reqs[0].Output.Logprobs)
+		c.logprobs[i].top = orZero(reqs[0].Output.Logprobs)
 	}
 	return c
 }

@@ -280,7 +280,7 @@ func (s *Server) model(id string) (engine.Model, error) {
 
 func isTrue(b *bool) bool { return b != nil && *b }
 
-func value[T any](p *T) T {
+func orZero[T any](p *T) T {
 	var zero T
 	if p == nil {
 		return zero

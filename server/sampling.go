@@ -59,13 +59,13 @@ func (c *checker) sampling(b *openapi.Sampling, maxN int, req *engine.Request, o
 	c.cacheSalt(b.CacheSalt)
 	req.Sampling = engine.Sampling{
 		Temperature: b.Temperature, TopP: b.TopP, TopK: b.TopK, MinP: b.MinP, TypicalP: b.TypicalP,
-		RepetitionPenalty: b.RepetitionPenalty, PresencePenalty: value(b.PresencePenalty),
-		FrequencyPenalty: value(b.FrequencyPenalty), LogitBias: c.logitBias(b.LogitBias), Seed: b.Seed,
-		N: max(1, value(b.N)), MinTokens: value(b.MinTokens), Stop: b.Stop, StopTokenIDs: b.StopTokenIDs,
+		RepetitionPenalty: b.RepetitionPenalty, PresencePenalty: orZero(b.PresencePenalty),
+		FrequencyPenalty: orZero(b.FrequencyPenalty), LogitBias: c.logitBias(b.LogitBias), Seed: b.Seed,
+		N: max(1, orZero(b.N)), MinTokens: orZero(b.MinTokens), Stop: b.Stop, StopTokenIDs: b.StopTokenIDs,
 		IncludeStop: isTrue(b.IncludeStop), IgnoreEOS: isTrue(b.IgnoreEOS),
 	}
 	req.Output.SkipSpecial = b.SkipSpecialTokens
-	req.CacheSalt, req.Priority = value(b.CacheSalt), value(b.Priority)
+	req.CacheSalt, req.Priority = orZero(b.CacheSalt), orZero(b.Priority)
 	out.n, out.maxChoices = req.Sampling.N, req.Sampling.N
 	out.tokenIDs = isTrue(b.ReturnTokenIDs)
 	c.streaming(b, out)

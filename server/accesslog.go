@@ -51,9 +51,7 @@ func (s *Server) record(r *http.Request, w *response) {
 	if i.Stream {
 		ev.Bool("stream", true)
 	}
-	if i.gen != nil {
-		i.gen.log(ev)
-	}
+	logGenerations(ev, i.generations())
 	if i.err != nil {
 		logError(ev, i.err)
 	}

@@ -28,7 +28,7 @@ func (s *Server) generate(r *http.Request, req *engine.Request) iter.Seq2[engine
 		}
 		defer cancel()
 		g := newGeneration(s.metrics, req)
-		info.gen = g
+		info.began(g)
 		defer g.close()
 		for ev, err := range s.eng.Generate(ctx, req) {
 			if err != nil {
@@ -64,7 +64,8 @@ func causeOf(ctx context.Context, err error) *engine.Error {
 	return &engine.Error{Code: engine.Canceled, Message: "the client went away", Err: err}
 }
 
-// generation is the account of one Generate call. Only the goroutine that ranges over the events touches it.
+// generation is the account of one Generate call. Only the goroutine that ranges over the events touches it, and the
+// access log when that has ended.
 type generation struct {
 	all     *metrics
 	m       *modelMetrics // nil: the model is not served, or the request never got that far
@@ -200,19 +201,27 @@ func (g *generation) complete(now time.Time) {
 	}
 }
 
-// log adds the account to the access log line: counts and times, no text.
-func (g *generation) log(ev *zerolog.Event) {
-	ev.Str("model", clip(g.req.Model, 128)).Int("prompt_tokens", g.prompt).Int("completion_tokens", g.completion)
-	if g.usage != nil {
-		ev.Int("cached_tokens", g.usage.Cached)
+// logGenerations adds the accounts of a request, one for each of its prompts, to the access log line: counts and times,
+// no text.
+func logGenerations(ev *zerolog.Event, gens []*generation) {
+	if len(gens) == 0 {
+		return
 	}
-	if !g.firstToken.IsZero() {
-		ev.Dur("ttft_ms", g.firstToken.Sub(g.started))
+	var prompt, cached, completion int
+	var ttft, queue time.Duration
+	var finish []string
+	for _, g := range gens {
+		prompt, completion, finish = prompt+g.prompt, completion+g.completion, append(finish, g.finish...)
+		if g.usage != nil {
+			cached += g.usage.Cached
+		}
+		if d := g.firstToken.Sub(g.started); !g.firstToken.IsZero() && (ttft == 0 || d < ttft) {
+			ttft = d
+		}
+		if t := g.timing; t != nil && !t.Arrived.IsZero() && !t.Scheduled.IsZero() {
+			queue = max(queue, t.Scheduled.Sub(t.Arrived))
+		}
 	}
-	if t := g.timing; t != nil && !t.Arrived.IsZero() && !t.Scheduled.IsZero() {
-		ev.Dur("queue_ms", t.Scheduled.Sub(t.Arrived))
-	}
-	if len(g.finish) > 0 {
-		ev.Strs("finish", g.finish)
-	}
+	ev.Str("model", clip(gens[0].req.Model, 128)).Int("prompt_tokens", prompt).Int("cached_tokens", cached).
+		Int("completion_tokens", completion).Dur("ttft_ms", ttft).Dur("queue_ms", queue).Strs("finish", finish)
 }

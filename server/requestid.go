@@ -5,21 +5,36 @@ import (
 	"crypto/rand"
 	"net/http"
 	"strings"
+	"sync"
 	"time"
 
 	"pagoda/engine"
 )
 
 // info is the record of one HTTP request, for the access log and the metrics. Only the goroutine that serves the
-// request touches it.
+// request touches its plain fields.
 type info struct {
 	ID     string // request id, also in the response header X-Request-Id
 	Tenant string // who asks: a short hash of the API key, "" without keys
 	Stream bool   // the answer is an event stream; set by the dialect
 
 	start time.Time
-	gen   *generation   // what was generated, if anything
 	err   *engine.Error // the failure the client was told of, if any
+
+	mu   sync.Mutex    // a request with several prompts may generate them at once
+	gens []*generation // guarded by mu
+}
+
+func (i *info) began(g *generation) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.gens = append(i.gens, g)
+}
+
+func (i *info) generations() []*generation {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return i.gens
 }
 
 type infoKey struct{}

@@ -174,7 +174,7 @@ func (c cand) before(o cand) bool {
 
 // nucleus reorders c so that its n highest-ranked come first, with n the smallest whose weights sum to target or more,
 // and returns n; all of c if their sum falls short. It is a quickselect that goes by weight instead of count, and takes
-// time proportional to len(c).
+// time proportional to len(c) on the average.
 func nucleus(c []cand, target float64) int {
 	lo, hi := 0, len(c) // c[:lo] is in and weighs less than target, c[hi:] is out
 	for lo < hi {
@@ -195,8 +195,9 @@ func nucleus(c []cand, target float64) int {
 
 // partition moves what ranks before a pivot to the front. It returns the pivot's place and the weight in front of it.
 func partition(c []cand) (mid int, sum float64) {
-	last := len(c) - 1
-	p := median(c, 0, last/2, last)
+	last, n := len(c)-1, uint64(len(c))
+	h := mix(n + golden) // scattered places, so that no ordinary order of the keys is a bad one
+	p := median(c, int(h%n), int(h>>20%n), int(h>>40%n))
 	pivot := c[p]
 	c[p], c[last] = c[last], pivot
 	for i, o := range c[:last] {

@@ -327,7 +327,7 @@ func TestParserDemoCases(t *testing.T) {
 	r := rand.New(rand.NewPCG(5, 6))
 	for i, c := range demoCases(t) {
 		cfg := ParserConfig{Reasoning: true, Tools: len(c.Tools) > 0}
-		for range 50 {
+		for range 20 {
 			got := parse(t, cfg, cutUp(r, c.GreedyText)...)
 			if got.Content != c.Expected || got.Reasoning != c.ExpectedReasoning || len(got.Calls) != len(c.ExpectedCalls) {
 				t.Fatalf("case %d (%s): got %+v from %q", i, c.Skill, got, c.GreedyText)
@@ -356,7 +356,7 @@ func TestParserAnyCuts(t *testing.T) {
 		texts = append(texts, c.GreedyText)
 	}
 	cfgs := []ParserConfig{all, open, one, {Reasoning: true}, {}}
-	for range 30000 {
+	for range 8000 {
 		text := texts[r.IntN(len(texts))] + texts[r.IntN(len(texts))]
 		for range r.IntN(4) {
 			if len(text) == 0 {

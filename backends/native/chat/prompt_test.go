@@ -390,7 +390,7 @@ func TestControlTokens(t *testing.T) {
 	plain := NewPrompter(PrompterConfig{Template: rendererFunc(chatML)})
 	safe := NewPrompter(PrompterConfig{Template: rendererFunc(chatML), Special: special})
 	cut := 0
-	for range 5000 {
+	for range 1500 {
 		// A dot on either side, so that the template's own text does not complete what the client began.
 		dotted := func() string { return "." + text() + "." }
 		schema, _ := json.Marshal(map[string]string{dotted(): dotted()}) // writes < as \u003c
@@ -424,7 +424,7 @@ func TestControlTokens(t *testing.T) {
 			t.Fatalf("%q is not cut", got.Text)
 		}
 	}
-	if cut < 2500 {
+	if cut < 750 {
 		t.Errorf("only %d prompts were cut: the test is too weak", cut)
 	}
 }

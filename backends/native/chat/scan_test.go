@@ -67,7 +67,7 @@ func TestScannerAgreesWithEncodingJSON(t *testing.T) {
 	r := rand.New(rand.NewPCG(3, 4))
 	const seed = `{"name": "f", "arguments": {"a": [1, -0.5e3, true, null, "x\u00e9\\\"y"], "b": {"c": {}}}, "n": 10}`
 	valid := 0
-	for range 50000 {
+	for range 15000 {
 		b := []byte(seed)
 		for range r.IntN(3) {
 			i := r.IntN(len(b))
@@ -89,7 +89,7 @@ func TestScannerAgreesWithEncodingJSON(t *testing.T) {
 			valid++
 		}
 	}
-	if valid < 5000 || valid > 45000 {
-		t.Errorf("%d of 50000 are valid: the test is one-sided", valid)
+	if valid < 1500 || valid > 13500 {
+		t.Errorf("%d of 15000 are valid: the test is one-sided", valid)
 	}
 }

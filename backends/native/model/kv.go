@@ -41,6 +41,9 @@ func (kv *KV) NumBlocks() int { return kv.numBlocks }
 // BlockSize is the number of tokens of a block.
 func (kv *KV) BlockSize() int { return kv.blockSize }
 
+// DType is the type of the keys and values.
+func (kv *KV) DType() kernels.DType { return kv.layers[0].K.DType }
+
 // Bytes is the memory of the cache.
 func (kv *KV) Bytes() int64 { return kv.bytes }
 

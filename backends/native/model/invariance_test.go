@@ -1,0 +1,146 @@
+package model_test
+
+import (
+	"math"
+	"math/rand/v2"
+	"slices"
+	"testing"
+
+	"pagoda/backends/native/model"
+)
+
+// TestBatchInvariance: a sequence's logits are the same bit for bit alone or among others, with any chunking of its
+// prompt, in any blocks.
+func TestBatchInvariance(t *testing.T) {
+	everyVariant(t, func(t *testing.T, variant string) {
+		for _, dtype := range []model.DType{model.Float32, model.BFloat16} {
+			t.Run(string(dtype), func(t *testing.T) {
+				r := demoRig(t, variant, dtype)
+				prompt, steps, chunks := longPrompt(t, 150), 6, []int{1, 7, 64}
+				if variant == "ref" {
+					prompt, steps, chunks = prompt[:50], 2, []int{7} // the reference is slow
+				}
+				for _, name := range []string{"", "shout", "french"} {
+					want := r.alone(prompt, name, len(prompt), steps)
+					for _, chunk := range chunks {
+						r.shuffle(uint64(chunk))
+						compare(t, r.alone(prompt, name, chunk, steps), want, "adapter %q, chunks of %d", name, chunk)
+					}
+					r.shuffle(99)
+					compare(t, r.crowded(prompt, name, steps), want, "adapter %q, among others", name)
+				}
+			})
+		}
+	})
+}
+
+// longPrompt is the beginnings of several cases, one after another.
+func longPrompt(t *testing.T, n int) (ids []int32) {
+	for _, c := range readCases(t) {
+		ids = append(ids, c.Prompt...)
+		if len(ids) >= n {
+			return ids[:n]
+		}
+	}
+	t.Fatal("cases are too short")
+	return nil
+}
+
+// alone returns the logits of the prompt's last token and of each greedy step after it.
+func (r *rig) alone(prompt []int32, adapter string, chunk, steps int) (rows [][]float32) {
+	s := &seq{ids: slices.Clone(prompt), lora: r.loras[adapter]}
+	defer r.release(s)
+	for range steps {
+		r.prefill(s, chunk) // after the prompt, the one new token
+		rows = append(rows, s.logits)
+		s.ids = append(s.ids, argmax(s.logits))
+	}
+	return rows
+}
+
+// crowded computes the same while others with other adapters prefill and decode in the same batches.
+func (r *rig) crowded(prompt []int32, adapter string, steps int) (rows [][]float32) {
+	random := rand.New(rand.NewPCG(7, 7))
+	names := []string{"", "pirate", "french", "shout", ""}
+	var others []*seq
+	for i, name := range names {
+		o := &seq{ids: slices.Clone(prompt[i : i+20+7*i]), lora: r.loras[name]}
+		others = append(others, o)
+		defer r.release(o)
+	}
+	s := &seq{ids: slices.Clone(prompt), lora: r.loras[adapter]}
+	defer r.release(s)
+	for len(rows) < steps {
+		items := []item{{s, min(len(s.ids)-s.computed, 1+random.IntN(60))}}
+		for _, o := range others {
+			if random.IntN(4) > 0 {
+				items = append(items, item{o, min(len(o.ids)-o.computed, 1+random.IntN(9))})
+			}
+		}
+		random.Shuffle(len(items), func(i, j int) { items[i], items[j] = items[j], items[i] })
+		r.step(items...)
+		for _, o := range others {
+			if o.computed == len(o.ids) {
+				o.ids = append(o.ids, argmax(o.logits))
+			}
+		}
+		if s.computed == len(s.ids) {
+			rows = append(rows, s.logits)
+			s.ids = append(s.ids, argmax(s.logits))
+		}
+	}
+	return rows
+}
+
+func compare(t *testing.T, got, want [][]float32, format string, args ...any) {
+	t.Helper()
+	for row := range want {
+		for i := range want[row] {
+			if math.Float32bits(got[row][i]) != math.Float32bits(want[row][i]) {
+				t.Errorf(format+": step %d, logit %d is %g, alone %g", append(args, row, i, got[row][i], want[row][i])...)
+				return
+			}
+		}
+	}
+}
+
+// TestAllLogits: the logits of every row of a prompt equal those computed row by row, where the last layer works on
+// some rows only.
+func TestAllLogits(t *testing.T) {
+	everyVariant(t, func(t *testing.T, variant string) {
+		r := demoRig(t, variant, model.Float32)
+		prompt := longPrompt(t, 24)
+		b := &model.Batch{Tokens: prompt, QueryStarts: []int32{0, 24}, SeqLens: []int32{24}, BlockTables: [][]int32{{3, 1}},
+			Runs: []model.Run{{Start: 0, Len: 24, LoRA: r.loras["pirate"]}}}
+		for p := range int32(24) {
+			b.Positions = append(b.Positions, p)
+			b.Slots = append(b.Slots, b.BlockTables[0][p/blockSize]*blockSize+p%blockSize)
+			b.LogitRows = append(b.LogitRows, p)
+		}
+		all := slices.Clone(r.forward(b))
+		vocab := r.model.VocabSize()
+		for _, rows := range [][]int32{{23}, {0}, {5, 6, 20}, {}} {
+			b.LogitRows = rows
+			got := r.forward(b)
+			if len(got) != len(rows)*vocab {
+				t.Fatalf("%d logits for rows %v", len(got), rows)
+			}
+			for i, row := range rows {
+				compare(t, [][]float32{got[i*vocab : (i+1)*vocab]},
+					[][]float32{all[int(row)*vocab : (int(row)+1)*vocab]}, "row %d of %v", row, rows)
+			}
+		}
+	})
+}
+
+func (r *rig) forward(b *model.Batch) []float32 {
+	r.t.Helper()
+	if err := r.ws.Forward(r.stream, b); err != nil {
+		r.t.Fatal(err)
+	}
+	logits, err := r.ws.Logits(r.stream)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return logits
+}

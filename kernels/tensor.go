@@ -113,7 +113,13 @@ func (t Tensor) check(name string, allowed dtypes, rows, cols int) error {
 	return nil
 }
 
-func (t Tensor) ptr() unsafe.Pointer { return t.Buf.ptr(t.Off) }
+// ptr is where the view begins; nil if it is empty.
+func (t Tensor) ptr() unsafe.Pointer {
+	if t.Rows == 0 || t.Cols == 0 {
+		return nil
+	}
+	return t.Buf.ptr(t.Off)
+}
 
 // ints is row r of an I32 tensor.
 func (t Tensor) ints(r int) []int32 {

@@ -1,0 +1,206 @@
+//go:build cgo
+
+package kernels
+
+/*
+#cgo CFLAGS: -O3 -Wall -Wno-psabi -std=gnu11
+#cgo LDFLAGS: -lm -lpthread
+#cgo noescape kn_pack
+#cgo nocallback kn_pack
+#cgo noescape kn_embed
+#cgo nocallback kn_embed
+#cgo noescape kn_rmsnorm
+#cgo nocallback kn_rmsnorm
+#cgo noescape kn_add_rmsnorm
+#cgo nocallback kn_add_rmsnorm
+#cgo noescape kn_head_rmsnorm
+#cgo nocallback kn_head_rmsnorm
+#cgo noescape kn_rope
+#cgo nocallback kn_rope
+#cgo noescape kn_matmul
+#cgo nocallback kn_matmul
+#cgo noescape kn_silu_mul
+#cgo nocallback kn_silu_mul
+#cgo noescape kn_add
+#cgo nocallback kn_add
+#cgo noescape kn_gather
+#cgo nocallback kn_gather
+#cgo noescape kn_store_kv
+#cgo nocallback kn_store_kv
+#cgo noescape kn_attention
+#cgo nocallback kn_attention
+#cgo noescape kn_lora
+#cgo nocallback kn_lora
+#include "kn.h"
+*/
+import "C"
+
+import (
+	"errors"
+	"fmt"
+	"unsafe"
+)
+
+// variantNames by the numbers of kn.h, worst first.
+var variantNames = [C.KN_VARIANTS]string{
+	C.KN_PORTABLE: "portable", C.KN_AVX2: "avx2", C.KN_AVX512: "avx512", C.KN_AVX512BF16: "avx512bf16",
+}
+
+func cVariants() []string {
+	have := C.kn_variants()
+	var names []string
+	for v := len(variantNames) - 1; v >= 0; v-- {
+		if have>>v&1 != 0 {
+			names = append(names, variantNames[v])
+		}
+	}
+	return names
+}
+
+var errNoMemory = errors.New("out of memory")
+
+func result(code C.int) error {
+	if code != C.KN_OK {
+		return errNoMemory
+	}
+	return nil
+}
+
+// cBackend runs the ops in C. The device it belongs to orders the calls.
+type cBackend struct{ dev *C.kn_dev }
+
+func openC(variant string, threads int) (backend, error) {
+	for v, name := range variantNames {
+		if name != variant {
+			continue
+		}
+		dev := C.kn_open(C.int(v), C.int(threads))
+		if dev == nil {
+			return nil, fmt.Errorf("cannot start %d threads", threads)
+		}
+		return &cBackend{dev}, nil
+	}
+	return nil, fmt.Errorf("no variant %q", variant)
+}
+
+func (c *cBackend) close() {
+	C.kn_close(c.dev)
+	c.dev = nil
+}
+
+func cTensor(t Tensor) C.kn_tensor {
+	return C.kn_tensor{
+		p: t.ptr(), stride: C.int64_t(t.Stride), rows: C.int32_t(t.Rows), cols: C.int32_t(t.Cols), dt: C.int32_t(t.DType),
+	}
+}
+
+func cMatrix(m *Matrix) C.kn_matrix {
+	return C.kn_matrix{p: m.ptr(), n: C.int64_t(m.n), k: C.int64_t(m.k), dt: C.int32_t(m.dt)}
+}
+
+func cCache(c KVCache) C.kn_cache {
+	return C.kn_cache{
+		k: c.K.ptr(), v: c.V.ptr(), dt: C.int32_t(c.K.DType), block_size: C.int32_t(c.BlockSize),
+		kv_heads: C.int32_t(c.NumKVHeads), head_dim: C.int32_t(c.HeadDim),
+	}
+}
+
+func (c *cBackend) pack(m *Matrix, firstRow int, p MatrixPart) error {
+	return result(C.kn_pack(c.dev, cMatrix(m), C.int64_t(firstRow), unsafe.Pointer(unsafe.SliceData(p.Data)),
+		C.int(p.DType), C.int64_t(p.Rows)))
+}
+
+func (c *cBackend) embed(out Tensor, m *Matrix, ids Tensor) error {
+	return result(C.kn_embed(c.dev, cTensor(out), cMatrix(m), cTensor(ids)))
+}
+
+func (c *cBackend) rmsNorm(out, x, w Tensor, eps float32) error {
+	return result(C.kn_rmsnorm(c.dev, cTensor(out), cTensor(x), cTensor(w), C.float(eps)))
+}
+
+func (c *cBackend) addRMSNorm(out, x, y, w Tensor, eps float32) error {
+	return result(C.kn_add_rmsnorm(c.dev, cTensor(out), cTensor(x), cTensor(y), cTensor(w), C.float(eps)))
+}
+
+func (c *cBackend) headRMSNorm(x, w Tensor, numHeads int, eps float32) error {
+	return result(C.kn_head_rmsnorm(c.dev, cTensor(x), cTensor(w), C.int(numHeads), C.float(eps)))
+}
+
+func (c *cBackend) rope(x, positions, table Tensor, numHeads int) error {
+	return result(C.kn_rope(c.dev, cTensor(x), cTensor(positions), cTensor(table), C.int(numHeads)))
+}
+
+func (c *cBackend) matMul(out, x Tensor, m *Matrix) error {
+	return result(C.kn_matmul(c.dev, cTensor(out), cTensor(x), cMatrix(m)))
+}
+
+func (c *cBackend) siluMul(out, gateUp Tensor) error {
+	return result(C.kn_silu_mul(c.dev, cTensor(out), cTensor(gateUp)))
+}
+
+func (c *cBackend) add(x, y Tensor) error { return result(C.kn_add(c.dev, cTensor(x), cTensor(y))) }
+
+func (c *cBackend) gather(out, x, rows Tensor) error {
+	return result(C.kn_gather(c.dev, cTensor(out), cTensor(x), cTensor(rows)))
+}
+
+func (c *cBackend) storeKV(cache KVCache, k, v, slots Tensor) error {
+	return result(C.kn_store_kv(c.dev, cCache(cache), cTensor(k), cTensor(v), cTensor(slots)))
+}
+
+func (c *cBackend) pagedAttention(
+	out, q Tensor, cache KVCache, b AttentionBatch, numHeads int, scale float32,
+) error {
+	batch := C.kn_batch{
+		starts: (*C.int32_t)(b.QueryStarts.ptr()), lens: (*C.int32_t)(b.SeqLens.ptr()),
+		blocks: (*C.int32_t)(b.BlockTables.ptr()), blocks_stride: C.int64_t(b.BlockTables.Stride),
+		seqs: C.int32_t(b.NumSeqs),
+	}
+	return result(C.kn_attention(c.dev, cTensor(out), cTensor(q), cCache(cache), batch, C.int(numHeads), C.float(scale)))
+}
+
+func (c *cBackend) lora(out, x Tensor, runs []LoRARun) error {
+	p := C.kn_lora_runs(c.dev, C.int64_t(len(runs)))
+	if p == nil {
+		return errNoMemory
+	}
+	to := unsafe.Slice(p, len(runs))
+	for i, r := range runs {
+		to[i] = C.kn_run_lora{
+			start: C.int64_t(r.Start), len: C.int64_t(r.Len), a: cMatrix(r.A), b: cMatrix(r.B), scale: C.float(r.Scale),
+		}
+	}
+	return result(C.kn_lora(c.dev, cTensor(out), cTensor(x), C.int64_t(len(runs))))
+}
+
+// measureLimits takes the best of a few passes: whatever else runs on the machine only makes it slower.
+func measureLimits(threads int) (Limits, error) {
+	d, err := OpenCPU(CPUOptions{Threads: threads})
+	if err != nil {
+		return Limits{}, err
+	}
+	defer d.Close() //nolint:errcheck // holds nothing by then
+	dev := d.impl.(*cBackend).dev
+	const size, passes = 512 << 20, 6
+	buf, err := d.Alloc(size)
+	if err != nil {
+		return Limits{}, err
+	}
+	defer buf.Close() //nolint:errcheck // scratch
+	for i := range buf.data {
+		buf.data[i] = 1
+	}
+	l := Limits{Threads: d.threads}
+	for range passes {
+		for _, streams := range []C.int{1, 8} {
+			l.ReadGBs = max(l.ReadGBs, size/1e9/float64(C.kn_read_seconds(dev, buf.ptr(0), size, streams)))
+		}
+		var flops C.double
+		seconds := float64(C.kn_fma_seconds(dev, &flops))
+		l.F32GFLOPs = max(l.F32GFLOPs, float64(flops)/1e9/seconds)
+		if seconds = float64(C.kn_dot_seconds(dev, &flops)); flops > 0 {
+			l.BF16GFLOPs = max(l.BF16GFLOPs, float64(flops)/1e9/seconds)
+		}
+	}
+	return l, nil
+}

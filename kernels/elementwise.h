@@ -1,0 +1,162 @@
+// Ops without sums: rope, silu-mul, add, embed, and storing keys and values.
+
+typedef struct {
+  kn_tensor x, y, out;
+  const int32_t *ids;
+  kn_matrix m;
+  kn_cache c;
+  int heads;
+} rows_job;
+
+INLINE vf load_part(const float *p, int n) { return n < VL ? v_load_n(p, n) : v_load(p); }
+INLINE void store_part(float *p, vf a, int n) {
+  if (n < VL)
+    v_store_n(p, a, n);
+  else
+    v_store(p, a);
+}
+
+static void rope_chunk(void *ctx, int64_t chunk, int worker) {
+  (void)worker;
+  const rows_job *j = ctx;
+  int64_t end = lower((chunk + 1) * ROWS_PER_CHUNK, j->x.rows);
+  int dim = j->x.cols / j->heads, half = j->y.cols / 2;
+  for (int64_t t = chunk * ROWS_PER_CHUNK; t < end; t++) {
+    const float *cos = (const float *)j->y.p + j->ids[t] * j->y.stride, *sin = cos + half;
+    for (int h = 0; h < j->heads; h++) {
+      float *a = (float *)j->x.p + t * j->x.stride + h * dim, *b = a + half;
+      for (int i = 0; i < half; i += VL) {
+        int n = half - i < VL ? half - i : VL;
+        vf va = load_part(a + i, n), vb = load_part(b + i, n), c = load_part(cos + i, n), s = load_part(sin + i, n);
+        store_part(a + i, v_sub(v_mul(va, c), v_mul(vb, s)), n);
+        store_part(b + i, v_add(v_mul(vb, c), v_mul(va, s)), n);
+      }
+    }
+  }
+}
+
+static int rope(kn_dev *d, kn_tensor x, kn_tensor positions, kn_tensor table, int heads) {
+  rows_job j = {.x = x, .y = table, .ids = positions.p, .heads = heads};
+  run_if_big(d, (int64_t)x.rows * x.cols * 8, rope_chunk, &j, divide_up(x.rows, ROWS_PER_CHUNK));
+  return KN_OK;
+}
+
+INLINE vf silu_mul_of(vf g, vf u) {
+  vf e = v_exp(v_sub(v_zero(), g));
+  return v_mul(v_div(g, v_add(v_set1(1.0f), e)), u);
+}
+
+static void silu_mul_chunk(void *ctx, int64_t chunk, int worker) {
+  (void)worker;
+  const rows_job *j = ctx;
+  int n = j->out.cols;
+  // A chunk is a piece of one row: decode has few rows, but long ones.
+  int64_t per_row = divide_up(n, 2048), t = chunk / per_row, i = chunk % per_row * 2048, end = lower(i + 2048, n);
+  const float *gate = (const float *)j->x.p + t * j->x.stride, *up = gate + n;
+  for (; i < end; i += VL) {
+    int part = (int)lower(end - i, VL);
+    vf y = silu_mul_of(load_part(gate + i, part), load_part(up + i, part));
+    if (j->out.dt == KN_F32)
+      store_part((float *)j->out.p + t * j->out.stride + i, y, part);
+    else if (part < VL)
+      v_to_bf16_n((uint16_t *)j->out.p + t * j->out.stride + i, y, part);
+    else
+      v_to_bf16((uint16_t *)j->out.p + t * j->out.stride + i, y);
+  }
+}
+
+static int silu_mul(kn_dev *d, kn_tensor out, kn_tensor gate_up) {
+  rows_job j = {.x = gate_up, .out = out};
+  run_if_big(d, (int64_t)out.rows * out.cols * 12, silu_mul_chunk, &j, out.rows * divide_up(out.cols, 2048));
+  return KN_OK;
+}
+
+static void add_chunk(void *ctx, int64_t chunk, int worker) {
+  (void)worker;
+  const rows_job *j = ctx;
+  int64_t end = lower((chunk + 1) * ROWS_PER_CHUNK, j->x.rows);
+  for (int64_t t = chunk * ROWS_PER_CHUNK; t < end; t++)
+    add_row((float *)j->x.p + t * j->x.stride, (const float *)j->y.p + (j->y.rows == 1 ? 0 : t * j->y.stride), j->x.cols);
+}
+
+static int add(kn_dev *d, kn_tensor x, kn_tensor y) {
+  rows_job j = {.x = x, .y = y};
+  run_if_big(d, (int64_t)x.rows * x.cols * 12, add_chunk, &j, divide_up(x.rows, ROWS_PER_CHUNK));
+  return KN_OK;
+}
+
+INLINE float widen_one(int dt, uint16_t h) {
+  if (dt == KN_BF16) {
+    uint32_t u = (uint32_t)h << 16;
+    float f;
+    memcpy(&f, &u, 4);
+    return f;
+  }
+  uint16_t in[VL] = {h};
+  float out[VL];
+  v_store(out, v_f16(in));
+  return out[0];
+}
+
+static void embed_chunk(void *ctx, int64_t t, int worker) {
+  (void)worker;
+  const rows_job *j = ctx;
+  int64_t id = j->ids[t], lane = id % KN_PANEL, k = j->m.k;
+  const char *panel = (const char *)j->m.p + id / KN_PANEL * panel_bytes(j->m.dt, k);
+  float *out = (float *)j->out.p + t * j->out.stride;
+  for (int64_t i = 0; i < k; i++) {
+    if (j->m.dt == KN_F32)
+      out[i] = ((const float *)panel)[i * KN_PANEL + lane];
+    else if (j->m.dt == KN_F16)
+      out[i] = widen_one(KN_F16, ((const uint16_t *)panel)[i * KN_PANEL + lane]);
+    else
+      out[i] = widen_one(KN_BF16, ((const uint16_t *)panel)[(i / 2 * KN_PANEL + lane) * 2 + i % 2]);
+  }
+}
+
+static int embed(kn_dev *d, kn_tensor out, kn_matrix m, kn_tensor ids) {
+  rows_job j = {.out = out, .m = m, .ids = ids.p};
+  run_if_big(d, out.rows * m.k * 32, embed_chunk, &j, out.rows); // a cache line for each element or pair
+  return KN_OK;
+}
+
+// narrow rounds n floats to the cache's dtype.
+static void narrow(void *to, int dt, const float *x, int n) {
+  if (dt == KN_F32) {
+    memcpy(to, x, (size_t)n * 4);
+    return;
+  }
+  for (int i = 0; i < n; i += VL) {
+    int part = n - i < VL ? n - i : VL;
+    if (part < VL)
+      v_to_bf16_n((uint16_t *)to + i, v_load_n(x + i, part), part);
+    else
+      v_to_bf16((uint16_t *)to + i, v_load(x + i));
+  }
+}
+
+static void store_kv_chunk(void *ctx, int64_t chunk, int worker) {
+  (void)worker;
+  const rows_job *j = ctx;
+  const kn_cache *c = &j->c;
+  const int dim = c->head_dim;
+  const int64_t bs = c->block_size, size = c->dt == KN_F32 ? 4 : 2, end = lower((chunk + 1) * 16, j->x.rows);
+  float row[1024]; // head_dim is at most that
+  for (int64_t t = chunk * 16; t < end; t++) {
+    int64_t slot = j->ids[t];
+    if (slot < 0) continue;
+    for (int h = 0; h < c->kv_heads; h++) {
+      int64_t head = slot / bs * c->kv_heads + h, place = slot % bs;
+      narrow((char *)c->v + (head * bs + place) * dim * size, c->dt, (const float *)j->y.p + t * j->y.stride + h * dim, dim);
+      narrow(row, c->dt, (const float *)j->x.p + t * j->x.stride + h * dim, dim);
+      char *k = (char *)c->k + (head * dim * bs + place) * size;
+      for (int i = 0; i < dim; i++) memcpy(k + i * bs * size, (char *)row + i * size, (size_t)size);
+    }
+  }
+}
+
+static int store_kv(kn_dev *d, kn_cache c, kn_tensor k, kn_tensor v, kn_tensor slots) {
+  rows_job j = {.x = k, .y = v, .ids = slots.p, .c = c};
+  run_if_big(d, (int64_t)k.rows * k.cols * 16, store_kv_chunk, &j, divide_up(k.rows, 16));
+  return KN_OK;
+}

@@ -1,0 +1,73 @@
+// The C ABI of the CPU ops. Go checks every argument before it calls; a call returns 0 or KN_NOMEM.
+#ifndef KN_H
+#define KN_H
+#include <stddef.h>
+#include <stdint.h>
+
+enum { KN_OK = 0, KN_NOMEM = 1 };
+enum { KN_F32 = 1, KN_BF16 = 2, KN_F16 = 3, KN_I32 = 4 }; // as DType in Go
+enum { KN_PANEL = 64 };                                   // columns of a packed panel
+
+// Row-major view: element (r, c) is at p + (r*stride + c)*size.
+typedef struct {
+  void *p;
+  int64_t stride;
+  int32_t rows, cols, dt;
+} kn_tensor;
+
+// Packed weights [n, k], see matrix.go.
+typedef struct {
+  const void *p;
+  int64_t n, k;
+  int32_t dt;
+} kn_matrix;
+
+// One layer's cache, see kvcache.go.
+typedef struct {
+  void *k, *v;
+  int32_t dt, block_size, kv_heads, head_dim;
+} kn_cache;
+
+typedef struct {
+  const int32_t *starts, *lens, *blocks; // [seqs+1], [seqs], [seqs][blocks_stride]
+  int64_t blocks_stride;
+  int32_t seqs;
+} kn_batch;
+
+typedef struct {
+  int64_t start, len;
+  kn_matrix a, b;
+  float scale;
+  int64_t low, first_a, first_b; // set by the op: offset of the product with A, first chunks of the run
+} kn_run_lora;
+
+typedef struct kn_dev kn_dev;
+
+// Which variants this processor can run, as a set of 1 << KN_...
+enum { KN_PORTABLE = 0, KN_AVX2 = 1, KN_AVX512 = 2, KN_AVX512BF16 = 3, KN_VARIANTS = 4 };
+int kn_variants(void);
+
+kn_dev *kn_open(int variant, int threads); // NULL: no memory or no threads
+void kn_close(kn_dev *d);
+
+int kn_pack(kn_dev *d, kn_matrix m, int64_t first_row, const void *src, int src_dt, int64_t rows);
+int kn_embed(kn_dev *d, kn_tensor out, kn_matrix m, kn_tensor ids);
+int kn_rmsnorm(kn_dev *d, kn_tensor out, kn_tensor x, kn_tensor w, float eps);
+int kn_add_rmsnorm(kn_dev *d, kn_tensor out, kn_tensor x, kn_tensor y, kn_tensor w, float eps);
+int kn_head_rmsnorm(kn_dev *d, kn_tensor x, kn_tensor w, int heads, float eps);
+int kn_rope(kn_dev *d, kn_tensor x, kn_tensor positions, kn_tensor table, int heads);
+int kn_matmul(kn_dev *d, kn_tensor out, kn_tensor x, kn_matrix m);
+int kn_silu_mul(kn_dev *d, kn_tensor out, kn_tensor gate_up);
+int kn_add(kn_dev *d, kn_tensor x, kn_tensor y);
+int kn_gather(kn_dev *d, kn_tensor out, kn_tensor x, kn_tensor rows);
+int kn_store_kv(kn_dev *d, kn_cache c, kn_tensor k, kn_tensor v, kn_tensor slots);
+int kn_attention(kn_dev *d, kn_tensor out, kn_tensor q, kn_cache c, kn_batch b, int heads, float scale);
+// kn_lora_runs returns room for n runs, which kn_lora then takes; NULL: no memory.
+kn_run_lora *kn_lora_runs(kn_dev *d, int64_t n);
+int kn_lora(kn_dev *d, kn_tensor out, kn_tensor x, int64_t n);
+
+// Limits of the machine: seconds for the work done.
+double kn_read_seconds(kn_dev *d, const void *p, size_t bytes, int streams);
+double kn_fma_seconds(kn_dev *d, double *flops);
+double kn_dot_seconds(kn_dev *d, double *flops); // bfloat16 dot products; *flops 0 if there are none
+#endif

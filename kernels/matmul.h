@@ -1,0 +1,297 @@
+// Products with packed panels. Every output element is one chain of multiply-adds over k from 0 up, whatever the tile
+// it is computed in: that is what makes results independent of the batch. When a panel is too big for the cache the
+// inner dimension is cut and the chain rests in out meanwhile, which changes no bit.
+
+// Tile sizes: R rows times C vectors of accumulators have to fit the registers.
+#if defined(KN_USE_AVX512)
+enum { MAX_ROWS = 6 };
+INLINE int tile_vectors(int rows) { return (void)rows, 4; }
+#elif defined(KN_USE_AVX2)
+enum { MAX_ROWS = 6 };
+INLINE int tile_vectors(int rows) { return rows == 1 ? 8 : rows == 2 ? 4 : 2; }
+#else
+enum { MAX_ROWS = 4 };
+INLINE int tile_vectors(int rows) { return rows == 1 ? 8 : rows == 2 ? 4 : 2; }
+#endif
+
+enum { DOT = 9 }; // kind: BF16 weights and BF16 inputs by dot-product instructions; others are the weights' dtype
+
+// span is a part of the inner dimension: w points at its first element of column 0 of the tile, x likewise.
+typedef struct {
+  float *out;
+  int64_t out_stride;
+  const void *x; // uint16_t for DOT, else float
+  int64_t x_stride;
+  const char *w;
+  int64_t k;
+  int cols;  // columns of the tile that exist
+  int chain; // go on from what is in out
+} span;
+
+// tile computes R rows by C vectors; R, C and kind are constants wherever it is inlined.
+INLINE void tile(const int kind, const int R, const int C, const span s) {
+  vf acc[MAX_ROWS][8], wv[8];
+#pragma GCC unroll 8
+  for (int r = 0; r < R; r++) {
+#pragma GCC unroll 8
+    for (int c = 0; c < C; c++) {
+      const float *o = s.out + r * s.out_stride + c * VL;
+      if (!s.chain)
+        acc[r][c] = v_zero();
+      else if (s.cols >= C * VL)
+        acc[r][c] = v_load(o);
+      else
+        acc[r][c] = c * VL < s.cols ? v_load_n(o, s.cols - c * VL < VL ? s.cols - c * VL : VL) : v_zero();
+    }
+  }
+  const char *w = s.w;
+#if defined(KN_USE_DOT)
+  if (kind == DOT) {
+    const uint16_t *x = s.x;
+    for (int64_t k = 0; k + 1 < s.k; k += 2, w += KN_PANEL * 4) {
+      __m512bh wd[4];
+#pragma GCC unroll 4
+      for (int c = 0; c < C; c++) wd[c] = (__m512bh)_mm512_loadu_si512(w + c * 64);
+#pragma GCC unroll 8
+      for (int r = 0; r < R; r++) {
+        int pair;
+        memcpy(&pair, x + r * s.x_stride + k, 4);
+        __m512bh xd = (__m512bh)_mm512_set1_epi32(pair);
+#pragma GCC unroll 4
+        for (int c = 0; c < C; c++) acc[r][c] = _mm512_dpbf16_ps(acc[r][c], wd[c], xd);
+      }
+    }
+    if (s.k & 1) // the second of the last pair of inputs is not there
+#pragma GCC unroll 8
+      for (int r = 0; r < R; r++) {
+        __m512bh xd = (__m512bh)_mm512_set1_epi32(x[r * s.x_stride + s.k - 1]);
+#pragma GCC unroll 4
+        for (int c = 0; c < C; c++)
+          acc[r][c] = _mm512_dpbf16_ps(acc[r][c], (__m512bh)_mm512_loadu_si512(w + c * 64), xd);
+      }
+  }
+#endif
+  const float *x = s.x;
+  if (kind == KN_BF16) {
+    for (int64_t k = 0; k < s.k; k += 2, w += KN_PANEL * 4) {
+#pragma GCC unroll 8
+      for (int c = 0; c < C; c++) wv[c] = v_even(w + c * VL * 4);
+#pragma GCC unroll 8
+      for (int r = 0; r < R; r++) {
+        vf xv = v_set1(x[r * s.x_stride + k]);
+#pragma GCC unroll 8
+        for (int c = 0; c < C; c++) acc[r][c] = v_fma(xv, wv[c], acc[r][c]);
+      }
+      if (k + 1 == s.k) break;
+#pragma GCC unroll 8
+      for (int c = 0; c < C; c++) wv[c] = v_odd(w + c * VL * 4);
+#pragma GCC unroll 8
+      for (int r = 0; r < R; r++) {
+        vf xv = v_set1(x[r * s.x_stride + k + 1]);
+#pragma GCC unroll 8
+        for (int c = 0; c < C; c++) acc[r][c] = v_fma(xv, wv[c], acc[r][c]);
+      }
+    }
+  }
+  if (kind == KN_F32 || kind == KN_F16) {
+    const int size = kind == KN_F32 ? 4 : 2;
+    for (int64_t k = 0; k < s.k; k++, w += KN_PANEL * size) {
+#pragma GCC unroll 8
+      for (int c = 0; c < C; c++) {
+        const char *p = w + c * VL * size;
+        wv[c] = kind == KN_F32 ? v_load((const float *)p) : v_f16((const uint16_t *)p);
+      }
+#pragma GCC unroll 8
+      for (int r = 0; r < R; r++) {
+        vf xv = v_set1(x[r * s.x_stride + k]);
+#pragma GCC unroll 8
+        for (int c = 0; c < C; c++) acc[r][c] = v_fma(xv, wv[c], acc[r][c]);
+      }
+    }
+  }
+#pragma GCC unroll 8
+  for (int r = 0; r < R; r++) {
+#pragma GCC unroll 8
+    for (int c = 0; c < C; c++) {
+      float *o = s.out + r * s.out_stride + c * VL;
+      if (s.cols >= C * VL)
+        v_store(o, acc[r][c]);
+      else if (c * VL < s.cols)
+        v_store_n(o, acc[r][c], s.cols - c * VL < VL ? s.cols - c * VL : VL);
+    }
+  }
+}
+
+INLINE int weight_bytes(int kind) { return kind == KN_F32 ? 4 : kind == KN_F16 ? 2 : 4; } // of a column; pairs: of 2 k
+
+// across runs a tile of R rows over the panel's columns.
+INLINE void across(const int kind, const int R, span s) {
+  const int C = tile_vectors(R), step = weight_bytes(kind) * VL;
+  int cols = s.cols;
+  if (cols <= C * VL / 2) { // narrow: a vector at a time
+    for (; cols > 0; cols -= VL, s.w += step, s.out += VL) {
+      s.cols = cols;
+      tile(kind, R, 1, s);
+    }
+    return;
+  }
+  for (; cols > 0; cols -= C * VL, s.w += C * step, s.out += C * VL) {
+    s.cols = cols;
+    tile(kind, R, C, s);
+  }
+}
+
+#define ROWS_OF(name, kind)                                                                                            \
+  static __attribute__((noinline)) void name(int rows, const span *s) {                                                \
+    switch (rows) {                                                                                                    \
+      case 1: across(kind, 1, *s); break;                                                                              \
+      case 2: across(kind, 2, *s); break;                                                                              \
+      case 3: across(kind, 3, *s); break;                                                                              \
+      case 4: across(kind, 4, *s); break;                                                                              \
+      case 5: across(kind, MAX_ROWS > 4 ? 5 : 1, *s); break;                                                           \
+      case 6: across(kind, MAX_ROWS > 4 ? 6 : 1, *s); break;                                                           \
+    }                                                                                                                  \
+  }
+ROWS_OF(rows_f32, KN_F32)
+ROWS_OF(rows_f16, KN_F16)
+ROWS_OF(rows_bf16, KN_BF16)
+#if defined(KN_USE_DOT)
+ROWS_OF(rows_dot, DOT)
+#endif
+
+// rows_by computes any number of rows of one panel.
+static void rows_by(int kind, int64_t rows, span s) {
+  const int64_t x_size = kind == DOT ? 2 : 4;
+  int64_t tiles = (rows + MAX_ROWS - 1) / MAX_ROWS;
+  for (int64_t i = 0, r = 0; i < tiles; i++) { // sizes as even as they can be
+    int n = (int)((rows - r) / (tiles - i));
+    span t = s;
+    t.out += r * s.out_stride;
+    t.x = (const char *)s.x + r * s.x_stride * x_size;
+    switch (kind) {
+      case KN_F32: rows_f32(n, &t); break;
+      case KN_F16: rows_f16(n, &t); break;
+      case KN_BF16: rows_bf16(n, &t); break;
+#if defined(KN_USE_DOT)
+      case DOT: rows_dot(n, &t); break;
+#endif
+    }
+    r += n;
+  }
+}
+
+INLINE int64_t panel_bytes(int dt, int64_t k) {
+  return dt == KN_F32 ? k * KN_PANEL * 4 : dt == KN_F16 ? k * KN_PANEL * 2 : (k + (k & 1)) * KN_PANEL * 2;
+}
+
+INLINE int64_t lower(int64_t a, int64_t b) { return a < b ? a : b; }
+INLINE int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+// panel_rows computes rows of one whole panel, cutting k so that the piece of the panel stays in the second cache.
+static void panel_rows(int kind, int64_t rows, span s) {
+  const int64_t unit = kind == KN_F32 ? 4 : 2, k = s.k, most = (256 << 10) / (KN_PANEL * unit);
+  if (rows <= MAX_ROWS || k <= most) {
+    rows_by(kind, rows, s);
+    return;
+  }
+  int64_t pieces = divide_up(k, most), each = divide_up(k, pieces);
+  each += each & 1;
+  for (int64_t at = 0; at < k; at += each) {
+    span t = s;
+    t.k = lower(each, k - at);
+    t.x = (const char *)s.x + at * (kind == DOT ? 2 : 4);
+    t.w = s.w + at * KN_PANEL * unit;
+    t.chain = at > 0;
+    rows_by(kind, rows, t);
+  }
+}
+
+typedef struct {
+  kn_tensor x;
+  float *to;
+} widen_job;
+
+static void widen_chunk(void *ctx, int64_t r, int worker) {
+  (void)worker;
+  const widen_job *j = ctx;
+  const uint16_t *x = (const uint16_t *)j->x.p + r * j->x.stride;
+  float *to = j->to + r * j->x.cols;
+  int64_t i = 0;
+  for (; i + VL <= j->x.cols; i += VL) v_store(to + i, v_bf16(x + i));
+  for (; i < j->x.cols; i++) {
+    uint32_t u = (uint32_t)x[i] << 16;
+    memcpy(to + i, &u, 4);
+  }
+}
+
+// run_if_big spreads chunks over the workers if work (bytes moved, roughly) is worth waking them.
+static void run_if_big(kn_dev *d, int64_t work, kn_fn fn, void *ctx, int64_t chunks) {
+  if (work >= 128 << 10) {
+    kn_run(d, fn, ctx, chunks);
+    return;
+  }
+  for (int64_t i = 0; i < chunks; i++) fn(ctx, i, 0);
+}
+
+// inputs sets x as the kind wants it: BF16 for DOT, else float32, widened to the shared scratch from byte used on.
+static void inputs(kn_dev *d, int kind, kn_tensor *x, size_t used) {
+  if (kind == DOT || x->dt == KN_F32) return;
+  widen_job j = {*x, NULL};
+  j.to = (float *)((char *)kn_scratch(d, KN_SHARED) + used);
+  run_if_big(d, (int64_t)x->rows * x->cols * 6, widen_chunk, &j, x->rows);
+  x->p = j.to;
+  x->stride = x->cols;
+  x->dt = KN_F32;
+}
+
+INLINE int kind_of(int x_dt, int w_dt) {
+#if defined(KN_USE_DOT)
+  if (x_dt == KN_BF16 && w_dt == KN_BF16) return DOT;
+#endif
+  (void)x_dt;
+  return w_dt;
+}
+
+typedef struct {
+  kn_tensor out, x;
+  kn_matrix m;
+  int kind;
+  int64_t panels, group;       // panels in all and per chunk
+  int64_t row_blocks, block; // likewise for rows; chunks with the same panels follow one another
+} matmul_job;
+
+static void matmul_chunk(void *ctx, int64_t chunk, int worker) {
+  (void)worker;
+  const matmul_job *j = ctx;
+  int64_t first = chunk / j->row_blocks * j->group, r0 = chunk % j->row_blocks * j->block;
+  int64_t rows = lower(j->block, j->x.rows - r0);
+  for (int64_t p = first; p < lower(first + j->group, j->panels); p++) {
+    span s = {
+        .out = (float *)j->out.p + r0 * j->out.stride + p * KN_PANEL,
+        .out_stride = j->out.stride,
+        .x = (const char *)j->x.p + r0 * j->x.stride * (j->x.dt == KN_F32 ? 4 : 2),
+        .x_stride = j->x.stride,
+        .w = (const char *)j->m.p + p * panel_bytes(j->m.dt, j->m.k),
+        .k = j->m.k,
+        .cols = (int)lower(KN_PANEL, j->m.n - p * KN_PANEL),
+    };
+    panel_rows(j->kind, rows, s);
+  }
+}
+
+static int matmul(kn_dev *d, kn_tensor out, kn_tensor x, kn_matrix m) {
+  matmul_job j = {.out = out, .m = m, .kind = kind_of(x.dt, m.dt), .panels = divide_up(m.n, KN_PANEL)};
+  if (x.dt != KN_F32 && kn_reserve_shared(d, (size_t)x.rows * x.cols * 4)) return KN_NOMEM;
+  inputs(d, j.kind, &x, 0);
+  j.x = x;
+  // A chunk is worth a few microseconds; there are several per worker.
+  int64_t cost = panel_bytes(m.dt, m.k) * (1 + x.rows / 4), many = 8 * kn_threads(d);
+  j.group = cost >= 64 << 10 ? 1 : lower((64 << 10) / (cost + 1) + 1, j.panels);
+  int64_t groups = divide_up(j.panels, j.group);
+  j.row_blocks = groups >= many ? 1 : lower(divide_up(many, groups), divide_up(x.rows, 16 * MAX_ROWS));
+  j.block = divide_up(x.rows, j.row_blocks);
+  j.block = divide_up(j.block, MAX_ROWS) * MAX_ROWS;
+  j.row_blocks = divide_up(x.rows, j.block);
+  run_if_big(d, cost * j.panels, matmul_chunk, &j, groups * j.row_blocks);
+  return KN_OK;
+}

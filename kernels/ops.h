@@ -1,0 +1,25 @@
+// All ops of one variant. The including file has set KN_USE_..., the target, and KN_OPS, the name of the table.
+#include "pool.h"
+#include "simd.h"
+
+#include "matmul.h"
+#include "norm.h"
+#include "elementwise.h"
+#include "attention.h"
+#include "lora.h"
+#include "peak.h"
+
+const kn_ops KN_OPS = {
+    .embed = embed,
+    .rmsnorm = rmsnorm,
+    .head_rmsnorm = head_rmsnorm,
+    .rope = rope,
+    .matmul = matmul,
+    .silu_mul = silu_mul,
+    .add = add,
+    .store_kv = store_kv,
+    .attention = attention,
+    .lora = lora,
+    .fma = peak_fma,
+    .dot = peak_dot,
+};

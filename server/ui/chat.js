@@ -175,7 +175,10 @@ class Answer {
     const parts = ["first token " + Math.round(this.first - this.started) + " ms"];
     const tokens = this.usage ? this.usage.completion_tokens : this.pieces;
     const seconds = (this.last - this.first) / 1000;
-    if (tokens > 1 && seconds > 0) parts.push(((tokens - 1) / seconds).toFixed(1) + " tokens/s");
+    if (tokens > 1 && seconds > 0.005) { // less says nothing
+      const rate = (tokens - 1) / seconds;
+      parts.push(rate.toFixed(rate < 100 ? 1 : 0) + " tokens/s");
+    }
     parts.push(tokens + (tokens === 1 ? " token" : " tokens"));
     if (this.finish === "length") parts.push("cut at the length limit");
     return parts.join(" · ");
@@ -218,7 +221,7 @@ async function answer() {
     shown.end(stopped ? "stopped" : "");
     if (shown.content) conversation.push({ role: "assistant", content: shown.content });
     if (!stopped) {
-      shown.element.append(el("div", { class: "error", role: "alert" }, explain(err)));
+      shown.foot.before(el("div", { class: "error", role: "alert" }, explain(err)));
       askForKey(err);
     }
     $("status").textContent = stopped ? "The answer was stopped." : "The answer failed.";

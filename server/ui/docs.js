@@ -14,17 +14,26 @@ function resolve(node) {
   return [path.reduce((o, p) => o?.[p], spec), path.at(-1)];
 }
 
-// prose is text with `code`, as Markdown has it.
+// prose is text with `code`, its lines joined, as Markdown has it.
 function prose(tag, text, attributes = {}) {
   return el(tag, { class: "text", ...attributes },
-    ...(text || "").trim().split(/`([^`]+)`/).map((p, i) => (i % 2 ? el("code", {}, p) : p)));
+    ...(text || "").trim().replace(/([^\n])\n(?![\n*-])/g, "$1 ").split(/`([^`]+)`/).map((p, i) => (i % 2 ? el("code", {}, p) : p)));
 }
 
-// typeOf describes a schema in a few words; named schemas become links.
+// isSimple says that a few words describe a schema: it is not, and does not contain, an object with known fields.
+function isSimple(schema, depth = 0) {
+  const [s] = resolve(schema);
+  if (s == null || s === true) return true;
+  if (s.properties || s.allOf || depth > 5) return false;
+  return [...(s.oneOf || []), ...(s.anyOf || []), s.items, s.additionalProperties]
+    .every((part) => typeof part !== "object" || isSimple(part, depth + 1));
+}
+
+// typeOf describes a schema in a few words; schemas with a section of their own become links.
 function typeOf(schema) {
   if (schema == null || schema === true) return ["anything"];
-  const [, name] = resolve(schema);
-  if (name) return [el("a", { href: "#schema-" + name }, name)];
+  const [target, name] = resolve(schema);
+  if (name) return isSimple(target) ? typeOf(target) : [el("a", { href: "#schema-" + name }, name)];
   for (const k of ["oneOf", "anyOf"]) {
     if (schema[k]) return schema[k].flatMap((s, i) => (i ? [" or ", ...typeOf(s)] : typeOf(s)));
   }
@@ -134,14 +143,14 @@ function render() {
       nav.append(el("a", { href: "#" + id }, el("span", { class: "method " + o[1] }, o[1].toUpperCase()), o[0]));
     }
   }
-  const schemas = Object.entries(spec.components?.schemas || {});
+  const schemas = Object.entries(spec.components?.schemas || {}).filter(([, schema]) => !isSimple(schema));
   if (schemas.length) main.append(heading("Schemas"));
   for (const [name, schema] of schemas) {
     const fields = schemaTable(schema);
     main.append(el("section", { class: "schema", id: "schema-" + name }, el("h2", {}, name),
       schema.description ? prose("p", schema.description) : null,
       fields || el("div", { class: "type" }, ...typeOf(schema))));
-    nav.append(el("a", { href: "#schema-" + name }, name));
+    nav.append(el("a", { href: "#schema-" + name, class: "schema-link" }, name));
   }
   if (location.hash) document.getElementById(location.hash.slice(1))?.scrollIntoView();
 }

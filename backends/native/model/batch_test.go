@@ -11,7 +11,7 @@ import (
 
 // TestBadBatch: whatever would reach outside a buffer is refused, and the next good batch is computed.
 func TestBadBatch(t *testing.T) {
-	r := demoRig(t, kernels.Variants()[0], model.Float32)
+	r := demoRig(t, kernels.Variants()[0], model.Options{DType: model.Float32})
 	good := func() *model.Batch {
 		return &model.Batch{Tokens: []int32{1, 2, 3}, Positions: []int32{0, 1, 0}, Slots: []int32{0, 1, 16},
 			QueryStarts: []int32{0, 2, 3}, SeqLens: []int32{2, 1}, BlockTables: [][]int32{{0}, {1}},
@@ -68,7 +68,7 @@ func TestForwardDoesNotAllocate(t *testing.T) {
 	if kernels.Variants()[0] == "ref" {
 		t.Skip("the reference kernels allocate")
 	}
-	r := demoRig(t, kernels.Variants()[0], model.BFloat16)
+	r := demoRig(t, kernels.Variants()[0], model.Options{DType: model.BFloat16})
 	b := &model.Batch{Tokens: []int32{1, 2, 3}, Positions: []int32{0, 1, 0}, Slots: []int32{0, 1, 16},
 		QueryStarts: []int32{0, 2, 3}, SeqLens: []int32{2, 1}, BlockTables: [][]int32{{0}, {1}},
 		LogitRows: []int32{2}, Runs: []model.Run{{Start: 0, Len: 2, LoRA: r.loras["shout"]}}}

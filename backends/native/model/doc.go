@@ -9,9 +9,10 @@
 //
 // Numbers: the residual stream and all sums are float32 whatever the dtype. What the dtype chooses:
 //
-//	dtype     weights                         input of a matrix product   KV cache (auto)
-//	float32   as stored where that is exact   float32                     float32
-//	bfloat16  bfloat16                        rounded to bfloat16         bfloat16
-//	float16   float16                         float32                     float32: float16 would overflow where
-//	                                                                      models trained in bfloat16 do not
+//	dtype     weights                         input of a matrix product
+//	float32   as stored where that is exact   float32
+//	bfloat16  bfloat16                        rounded to bfloat16
+//	float16   float16                         float32
+//
+// The KV cache has a dtype of its own, float32 unless asked otherwise.
 package model

@@ -55,13 +55,10 @@ func (s *Spec) storedAs(compute DType) kernels.DType {
 	return kernels.F32
 }
 
-// kvDType is the element type of the KV cache.
-func (s *Spec) kvDType(o Options) kernels.DType {
-	d := o.KVDType
-	if d == "" || d == Auto {
-		d = s.resolve(o.DType)
-	}
-	if d == BFloat16 {
+// kvDType is the element type of the KV cache. Auto is float32: with bfloat16 keys and values the log probabilities of
+// the built-in model are off by up to 0.07, twice as far as everything else that bfloat16 rounds.
+func (o Options) kvDType() kernels.DType {
+	if o.KVDType == BFloat16 {
 		return kernels.BF16
 	}
 	return kernels.F32

@@ -52,7 +52,7 @@ func (w *Workspace) decoder(s *kernels.Stream) error {
 			return fmt.Errorf("layer %d: %w", i, err)
 		}
 	}
-	h := w.h.RowRange(0, rows.n)
+	h := w.y.RowRange(0, rows.n) // not w.h: what the head sees is not rounded, at little cost
 	if err := w.addNorm(s, h, rows, w.m.finalNorm); err != nil {
 		return err
 	}

@@ -97,7 +97,7 @@ func demoSpec(t testing.TB) *model.Spec {
 }
 
 // demoRig loads the built-in model and its adapters.
-func demoRig(t testing.TB, variant string, dtype model.DType) *rig {
+func demoRig(t testing.TB, variant string, o model.Options) *rig {
 	t.Helper()
 	dev := openDevice(t, variant)
 	w, err := checkpoint.OpenFS(demo.FS()).Weights()
@@ -105,7 +105,7 @@ func demoRig(t testing.TB, variant string, dtype model.DType) *rig {
 		t.Fatal(err)
 	}
 	defer w.Close()
-	m, err := model.Load(dev, demoSpec(t), w, model.Options{DType: dtype})
+	m, err := model.Load(dev, demoSpec(t), w, o)
 	if err != nil {
 		t.Fatal(err)
 	}

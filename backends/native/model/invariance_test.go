@@ -1,6 +1,7 @@
 package model_test
 
 import (
+	"fmt"
 	"math"
 	"math/rand/v2"
 	"slices"
@@ -10,24 +11,26 @@ import (
 )
 
 // TestBatchInvariance: a sequence's logits are the same bit for bit alone or among others, with any chunking of its
-// prompt, in any blocks.
+// prompt, in any blocks, also in blocks that another sequence filled.
 func TestBatchInvariance(t *testing.T) {
 	everyVariant(t, func(t *testing.T, variant string) {
-		for _, dtype := range []model.DType{model.Float32, model.BFloat16} {
-			t.Run(string(dtype), func(t *testing.T) {
-				r := demoRig(t, variant, dtype)
-				prompt, steps, chunks := longPrompt(t, 150), 6, []int{1, 7, 64}
-				if variant == "ref" {
-					prompt, steps, chunks = prompt[:50], 2, []int{7} // the reference is slow
-				}
-				for _, name := range []string{"", "shout", "french"} {
-					want := r.alone(prompt, name, len(prompt), steps)
+		options := []model.Options{{DType: model.Float32}, {DType: model.BFloat16}, {DType: model.BFloat16, KVDType: model.BFloat16}}
+		prompt, steps, chunks, names := longPrompt(t, 150), 6, []int{1, 7, 64}, []string{"", "shout", "french"}
+		if variant == "ref" { // slow
+			options, prompt, steps, chunks, names = options[1:2], prompt[:50], 2, chunks[1:2], names[:2]
+		}
+		for _, o := range options {
+			t.Run(fmt.Sprintf("%s cache %s", o.DType, o.KVDType), func(t *testing.T) {
+				r := demoRig(t, variant, o)
+				for _, name := range names {
+					want := r.alone(r.newSeq(prompt, name), len(prompt), steps)
 					for _, chunk := range chunks {
 						r.shuffle(uint64(chunk))
-						compare(t, r.alone(prompt, name, chunk, steps), want, "adapter %q, chunks of %d", name, chunk)
+						compare(t, r.alone(r.newSeq(prompt, name), chunk, steps), want, "adapter %q, chunks of %d", name, chunk)
 					}
 					r.shuffle(99)
 					compare(t, r.crowded(prompt, name, steps), want, "adapter %q, among others", name)
+					compare(t, r.alone(r.shared(prompt, name), 64, steps), want, "adapter %q, shared blocks", name)
 				}
 			})
 		}
@@ -46,9 +49,22 @@ func longPrompt(t *testing.T, n int) (ids []int32) {
 	return nil
 }
 
+func (r *rig) newSeq(prompt []int32, adapter string) *seq {
+	return &seq{ids: slices.Clone(prompt), lora: r.loras[adapter]}
+}
+
+// shared is a sequence that finds the first blocks of its prompt in the cache, filled by another of the same adapter.
+func (r *rig) shared(prompt []int32, adapter string) *seq {
+	first := r.newSeq(prompt[:len(prompt)-3], adapter)
+	r.prefill(first, 50)
+	s := r.newSeq(prompt, adapter)
+	s.blocks = first.blocks[:len(first.ids)/blockSize]
+	s.computed = len(s.blocks) * blockSize
+	return s
+}
+
 // alone returns the logits of the prompt's last token and of each greedy step after it.
-func (r *rig) alone(prompt []int32, adapter string, chunk, steps int) (rows [][]float32) {
-	s := &seq{ids: slices.Clone(prompt), lora: r.loras[adapter]}
+func (r *rig) alone(s *seq, chunk, steps int) (rows [][]float32) {
 	defer r.release(s)
 	for range steps {
 		r.prefill(s, chunk) // after the prompt, the one new token
@@ -64,11 +80,11 @@ func (r *rig) crowded(prompt []int32, adapter string, steps int) (rows [][]float
 	names := []string{"", "pirate", "french", "shout", ""}
 	var others []*seq
 	for i, name := range names {
-		o := &seq{ids: slices.Clone(prompt[i : i+20+7*i]), lora: r.loras[name]}
+		o := r.newSeq(prompt[i:min(i+20+7*i, len(prompt))], name)
 		others = append(others, o)
 		defer r.release(o)
 	}
-	s := &seq{ids: slices.Clone(prompt), lora: r.loras[adapter]}
+	s := r.newSeq(prompt, adapter)
 	defer r.release(s)
 	for len(rows) < steps {
 		items := []item{{s, min(len(s.ids)-s.computed, 1+random.IntN(60))}}
@@ -108,7 +124,7 @@ func compare(t *testing.T, got, want [][]float32, format string, args ...any) {
 // some rows only.
 func TestAllLogits(t *testing.T) {
 	everyVariant(t, func(t *testing.T, variant string) {
-		r := demoRig(t, variant, model.Float32)
+		r := demoRig(t, variant, model.Options{DType: model.Float32})
 		prompt := longPrompt(t, 24)
 		b := &model.Batch{Tokens: prompt, QueryStarts: []int32{0, 24}, SeqLens: []int32{24}, BlockTables: [][]int32{{3, 1}},
 			Runs: []model.Run{{Start: 0, Len: 24, LoRA: r.loras["pirate"]}}}

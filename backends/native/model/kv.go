@@ -26,7 +26,7 @@ func (m *Model) NewKV(numBlocks, blockSize int) (*KV, error) {
 	}
 	kv := &KV{numBlocks: numBlocks, blockSize: blockSize, bytes: int64(numBlocks) * m.KVBytesPerBlock(blockSize)}
 	for range m.spec.Layers {
-		c, err := kernels.NewKVCache(m.dev, m.spec.kvDType(m.options), numBlocks, blockSize, m.spec.KVHeads, m.spec.HeadDim)
+		c, err := kernels.NewKVCache(m.dev, m.options.kvDType(), numBlocks, blockSize, m.spec.KVHeads, m.spec.HeadDim)
 		if err != nil {
 			return nil, errors.Join(fmt.Errorf("KV cache of %d blocks: %w", numBlocks, err), kv.Close())
 		}

@@ -13,7 +13,7 @@ import (
 // Options choose how a checkpoint is loaded.
 type Options struct {
 	DType   DType // "" is Auto
-	KVDType DType // Auto, Float32 or BFloat16; "" is Auto, which follows DType
+	KVDType DType // Auto, Float32 or BFloat16; "" is Auto, which is Float32
 	MaxLen  int   // tokens of a sequence; 0: as many as the checkpoint was made for
 }
 

@@ -122,7 +122,7 @@ func (s *Spec) WeightBytes(o Options) int64 {
 
 // KVBytesPerBlock is the memory of one KV block over all layers.
 func (s *Spec) KVBytesPerBlock(o Options, blockSize int) int64 {
-	return int64(s.Layers) * kernels.KVCacheBytes(s.kvDType(o), 1, blockSize, s.KVHeads, s.HeadDim)
+	return int64(s.Layers) * kernels.KVCacheBytes(o.kvDType(), 1, blockSize, s.KVHeads, s.HeadDim)
 }
 
 // attentionScale multiplies the products of queries and keys.

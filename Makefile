@@ -87,4 +87,4 @@ install: build ## copy bin/pagoda to PREFIX/bin (/usr/local)
 	@install -D -m 755 bin/pagoda "$(DESTDIR)$(or $(PREFIX),/usr/local)/bin/pagoda"
 
 clean: ## remove everything made
-	@rm -rf bin build test/node/node_modules
+	@rm -rf bin build

@@ -1,0 +1,164 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/cpu"
+
+	"pagoda/kernels"
+)
+
+// doctorCommand says what this machine can run and why not.
+func doctorCommand() *cobra.Command {
+	return &cobra.Command{Use: "doctor", Short: "what this machine can run and why not", Args: noArgs,
+		RunE: func(*cobra.Command, []string) error { return doctor(os.Stdout) }}
+}
+
+func doctor(out io.Writer) error {
+	w := tabwriter.NewWriter(out, 0, 4, 2, ' ', 0)
+	row := func(name, format string, args ...any) { fmt.Fprintf(w, "%s\t%s\n", name, fmt.Sprintf(format, args...)) }
+	row("build", "%s", buildLine())
+	row("cpu", "%s", cpuName())
+	row("threads", "%d usable of %d", runtime.GOMAXPROCS(0), runtime.NumCPU())
+	row("features", "%s", strings.Join(cpuFeatures(), " "))
+	have := kernels.Variants()
+	for i, v := range variants {
+		switch {
+		case slices.Contains(have, v.name) && v.name == have[0]:
+			row("kernels "+v.name, "runs here, the default")
+		case slices.Contains(have, v.name):
+			row("kernels "+v.name, "runs here")
+		default:
+			row("kernels "+v.name, "not here: %s", variants[i].lack())
+		}
+	}
+	total, free := meminfo("MemTotal"), meminfo("MemAvailable")
+	row("memory", "%s free of %s", gib(free), gib(total))
+	row("container", "%s", cgroupLimits())
+	row("huge pages", "%s", hugePages())
+	row("cuda", "not in this build")
+	return w.Flush()
+}
+
+// variant is a set of CPU kernels with what it needs.
+type variant struct {
+	name  string
+	arch  string // "" is any
+	needs []feature
+}
+
+type feature struct {
+	name string
+	has  bool
+}
+
+var variants = []variant{
+	{"avx512bf16", "amd64", []feature{{"avx512f", cpu.X86.HasAVX512F}, {"avx512bw", cpu.X86.HasAVX512BW},
+		{"avx512vl", cpu.X86.HasAVX512VL}, {"avx512_bf16", cpu.X86.HasAVX512BF16}}},
+	{"avx512", "amd64", []feature{{"avx512f", cpu.X86.HasAVX512F}, {"avx512bw", cpu.X86.HasAVX512BW},
+		{"avx512vl", cpu.X86.HasAVX512VL}}},
+	{"avx2", "amd64", []feature{{"avx2", cpu.X86.HasAVX2}, {"fma", cpu.X86.HasFMA}}},
+	{"neon", "arm64", nil},
+	{"portable", "", nil},
+	{"ref", "", nil},
+}
+
+// lack says why the variant does not run.
+func (v variant) lack() string {
+	if v.arch != "" && v.arch != runtime.GOARCH {
+		return "it is for " + v.arch
+	}
+	var missing []string
+	for _, f := range v.needs {
+		if !f.has {
+			missing = append(missing, f.name)
+		}
+	}
+	if len(missing) == 0 {
+		return "not in this build"
+	}
+	return "the CPU lacks " + strings.Join(missing, ", ")
+}
+
+// cpuFeatures lists what of the variants' needs this CPU has, and what later kernels may use.
+func cpuFeatures() []string {
+	all := []feature{{"avx512_vnni", cpu.X86.HasAVX512VNNI}, {"amx_tile", cpu.X86.HasAMXTile},
+		{"amx_bf16", cpu.X86.HasAMXBF16}, {"asimd", cpu.ARM64.HasASIMD}, {"sve", cpu.ARM64.HasSVE}}
+	for _, v := range variants {
+		all = append(all, v.needs...)
+	}
+	var out []string
+	for _, f := range all {
+		if f.has {
+			out = append(out, f.name)
+		}
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
+}
+
+func cpuName() string {
+	data, _ := os.ReadFile("/proc/cpuinfo") // absent elsewhere than on Linux
+	for line := range strings.Lines(string(data)) {
+		if name, ok := strings.CutPrefix(line, "model name"); ok {
+			return strings.TrimSpace(strings.TrimLeft(name, "\t :"))
+		}
+	}
+	return runtime.GOARCH
+}
+
+// meminfo reads a row of /proc/meminfo in bytes, 0 if there is none.
+func meminfo(name string) int64 {
+	data, _ := os.ReadFile("/proc/meminfo")
+	for line := range strings.Lines(string(data)) {
+		if f := strings.Fields(line); len(f) >= 2 && f[0] == name+":" {
+			kib, _ := strconv.ParseInt(f[1], 10, 64)
+			return kib << 10
+		}
+	}
+	return 0
+}
+
+func gib(bytes int64) string { return fmt.Sprintf("%.1f GiB", float64(bytes)/(1<<30)) }
+
+// cgroupLimits reads version 2's files; "max" means no limit.
+func cgroupLimits() string {
+	var parts []string
+	for _, f := range []struct{ name, file string }{{"memory", "memory.max"}, {"cpu", "cpu.max"}} {
+		data, err := os.ReadFile("/sys/fs/cgroup/" + f.file)
+		if err != nil {
+			continue
+		}
+		if text := strings.TrimSpace(string(data)); !strings.HasPrefix(text, "max") {
+			parts = append(parts, f.name+" "+text)
+		}
+	}
+	if len(parts) == 0 {
+		return "no limit found"
+	}
+	return strings.Join(parts, ", ")
+}
+
+func hugePages() string {
+	data, err := os.ReadFile("/sys/kernel/mm/transparent_hugepage/enabled")
+	if err != nil {
+		return "not supported by this kernel"
+	}
+	mode := string(data)
+	if i, j := strings.Index(mode, "["), strings.Index(mode, "]"); i >= 0 && j > i {
+		mode = mode[i+1 : j]
+	}
+	switch mode {
+	case "always", "madvise":
+		return mode + ": used for weights and KV cache"
+	}
+	return mode + ": not used; weights are read up to a third slower"
+}

@@ -1,0 +1,118 @@
+package main
+
+import (
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime/debug"
+
+	"github.com/KimMachineGun/automemlimit/memlimit"
+	"github.com/rs/zerolog"
+
+	"pagoda/backends/native"
+	"pagoda/config"
+	"pagoda/models/demo"
+)
+
+// demoName is the id of the built-in model.
+const demoName = "pagoda-demo"
+
+// tuneRuntime suits Go's memory management to a process whose large memory lies outside the Go heap: rare collections
+// (a collection costs a step some tenths of a millisecond), and a limit below the container's.
+func tuneRuntime(log zerolog.Logger) {
+	debug.SetGCPercent(400)
+	// An error means that there is no limit to heed.
+	if limit, err := memlimit.Set(memlimit.WithProvider(memlimit.FromCgroup)); err == nil && limit > 0 {
+		log.Debug().Int64("bytes", limit).Msg("memory limit set")
+	}
+}
+
+// nativeOptions translates the configuration for the native engine.
+func nativeOptions(cfg *config.Config, log zerolog.Logger) (native.Options, error) {
+	o := native.Options{
+		DType: cfg.InferDType, Threads: cfg.Threads, Kernels: cfg.CPUKernels, LoadFormat: cfg.LoadFormat,
+		MaxModelLen: cfg.MaxModelLen, KVCacheBytes: cfg.KVCacheMemory, KVDType: cfg.KVCacheDType,
+		MaxNumSeqs: cfg.MaxNumSeqs, MaxBatchedTokens: cfg.MaxNumBatchedTokens, MaxQueue: cfg.MaxQueue,
+		NoPrefixCache: !cfg.EnablePrefixCaching,
+		ToolParser:    cfg.ToolCallParser, ReasoningParser: cfg.ReasoningParser,
+		NoGenerationConfig: cfg.GenerationConfig == "none",
+		Log:                log,
+	}
+	if err := chooseModel(&o, cfg); err != nil {
+		return o, err
+	}
+	adapters, err := cfg.Adapters()
+	if err != nil {
+		return o, err
+	}
+	for _, a := range adapters {
+		if err := isFolder(a.Path); err != nil {
+			return o, fmt.Errorf("adapter_name_or_path: %w", err)
+		}
+		o.Adapters = append(o.Adapters, native.AdapterSource{Name: a.Name, Dir: a.Path})
+	}
+	if cfg.ChatTemplate != "" {
+		text, err := os.ReadFile(cfg.ChatTemplate)
+		if err != nil {
+			return o, fmt.Errorf("chat_template: %w", err)
+		}
+		o.ChatTemplate = string(text)
+	}
+	return o, nil
+}
+
+// chooseModel fills in the checkpoint: the folder given, or the built-in model with its adapters.
+func chooseModel(o *native.Options, cfg *config.Config) error {
+	o.Name = cfg.ServedModelName
+	if dir := cfg.ModelNameOrPath; dir != "" {
+		if err := isFolder(dir); err != nil {
+			return fmt.Errorf("model_name_or_path: %w", err)
+		}
+		abs, err := filepath.Abs(dir)
+		if err != nil {
+			return fmt.Errorf("model_name_or_path: %w", err)
+		}
+		o.Dir, o.Root = dir, filepath.Base(abs)
+		if o.Name == "" {
+			o.Name = o.Root
+		}
+		return nil
+	}
+	o.Files, o.Root = demo.FS(), "built-in"
+	if o.Name == "" {
+		o.Name = demoName
+	}
+	entries, err := fs.ReadDir(o.Files, "adapters")
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		files, err := fs.Sub(o.Files, "adapters/"+e.Name())
+		if err != nil {
+			return err
+		}
+		o.Adapters = append(o.Adapters, native.AdapterSource{Name: e.Name(), Files: files})
+	}
+	return nil
+}
+
+func isFolder(path string) error {
+	info, err := os.Stat(path)
+	if err != nil {
+		return err
+	}
+	if !info.IsDir() {
+		return fmt.Errorf("%s is not a folder", path)
+	}
+	return nil
+}
+
+// loadModel loads the configured model.
+func loadModel(cfg *config.Config, log zerolog.Logger) (*native.Engine, error) {
+	o, err := nativeOptions(cfg, log)
+	if err != nil {
+		return nil, err
+	}
+	return native.New(o)
+}

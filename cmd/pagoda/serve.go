@@ -1,0 +1,137 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"pagoda/config"
+	"pagoda/engine"
+	"pagoda/server"
+)
+
+// serve listens first, so that probes get an answer while the model loads, and is ready when the model answers.
+func serve(cfg *config.Result) error {
+	start := time.Now()
+	log, err := newLogger(&cfg.Config)
+	if err != nil {
+		return err
+	}
+	for _, w := range cfg.Warnings {
+		log.Warn().Msg(w)
+	}
+	tuneRuntime(log)
+	keys, err := cfg.Keys()
+	if err != nil {
+		return err
+	}
+	router := &engine.Router{}
+	srv, err := server.New(router, serverConfig(&cfg.Config, keys), log)
+	if err != nil {
+		return err
+	}
+	l, err := net.Listen("tcp", cfg.Address())
+	if err != nil {
+		return err
+	}
+	log.Info().Str("url", baseURL(l.Addr())).Str("version", version).Msg("listening, loading the model")
+	if len(keys) == 0 && !isLoopback(l.Addr()) {
+		log.Warn().Msg("no api_key is set: everybody who reaches this address may use the model")
+	}
+
+	ctx, stop := context.WithCancelCause(context.Background())
+	defer stop(nil)
+	go stopOnSignal(stop, log)
+	loaded := make(chan error, 1)
+	go func() {
+		err := addModel(ctx, router, &cfg.Config, log)
+		if err == nil {
+			srv.SetReady(true)
+			logReady(log, router, l.Addr(), time.Since(start))
+		} else {
+			stop(err)
+		}
+		loaded <- err
+	}()
+	runErr := srv.Run(ctx, l, cfg.DrainTimeout)
+	stop(nil) // in case Run ended by itself
+	if err := <-loaded; err != nil && context.Cause(ctx) == err {
+		return err
+	}
+	return runErr
+}
+
+// addModel loads the model and puts it behind the router.
+func addModel(ctx context.Context, router *engine.Router, cfg *config.Config, log zerolog.Logger) error {
+	eng, err := loadModel(cfg, log)
+	if err != nil {
+		return err
+	}
+	if err := router.Add(eng); err != nil { // stopped meanwhile
+		_ = eng.Close(ctx)
+		return err
+	}
+	return nil
+}
+
+func serverConfig(cfg *config.Config, keys []string) server.Config {
+	return server.Config{
+		Keys: keys, AllowedHosts: cfg.AllowedHosts, CORSOrigins: cfg.CORSOrigins, UnknownFields: cfg.UnknownFields,
+		MaxBodyBytes: cfg.MaxBodyBytes, MaxHeaderBytes: int(cfg.MaxHeaderBytes), MaxN: cfg.MaxN,
+		RequestTimeout: cfg.RequestTimeout, WriteTimeout: cfg.WriteTimeout,
+		Version: version, Commit: commit, AccessLog: cfg.AccessLog,
+	}
+}
+
+// stopOnSignal drains on the first SIGINT or SIGTERM and ends the process on the second.
+func stopOnSignal(stop context.CancelCauseFunc, log zerolog.Logger) {
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	log.Info().Stringer("signal", <-signals).Msg("stopping; a second signal stops at once")
+	stop(nil)
+	<-signals
+	os.Exit(1)
+}
+
+// logReady is the line that says what is served and how.
+func logReady(log zerolog.Logger, router *engine.Router, addr net.Addr, took time.Duration) {
+	var models, adapters []string
+	maxLen := 0
+	for _, m := range router.Models() {
+		if m.Parent != "" {
+			adapters = append(adapters, m.ID)
+			continue
+		}
+		models, maxLen = append(models, m.ID), m.MaxLen
+	}
+	ev := log.Info().Str("url", baseURL(addr)).Str("model", strings.Join(models, ", ")).Strs("adapters", adapters).
+		Int("max_model_len", maxLen)
+	for _, s := range router.Stats() {
+		ev.Str("kv_dtype", s.KVDType).Int("kv_blocks", s.NumBlocks).Int("kv_tokens", s.NumBlocks*s.BlockSize)
+	}
+	ev.Dur("ready_ms", took).Msg("ready")
+}
+
+// baseURL is the address as a browser on this machine takes it.
+func baseURL(addr net.Addr) string {
+	host, port, err := net.SplitHostPort(addr.String())
+	if err != nil {
+		return addr.String()
+	}
+	if ip := net.ParseIP(host); ip != nil && ip.IsUnspecified() {
+		host = "localhost"
+	}
+	return fmt.Sprintf("http://%s", net.JoinHostPort(host, port))
+}
+
+func isLoopback(addr net.Addr) bool {
+	tcp, ok := addr.(*net.TCPAddr)
+	return ok && tcp.IP.IsLoopback()
+}

@@ -1,0 +1,5 @@
+#!/bin/sh
+# schemathesis.sh BINARY: valid and invalid requests made from /openapi.json; each answer is held to the contract.
+set -eu
+"$1" --config-file test/python/schemathesis.toml run "$BASE_URL/openapi.json" \
+	--mode all --max-examples "${MAX_EXAMPLES:-40}" --seed 20261124 --workers 2 --no-color

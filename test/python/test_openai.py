@@ -1,0 +1,171 @@
+"""The openai package against a running server; BASE_URL says where."""
+import json
+import os
+import unittest
+from concurrent.futures import ThreadPoolExecutor
+
+import openai
+
+MODEL = "pagoda-demo"
+client = openai.OpenAI(base_url=os.environ["BASE_URL"] + "/v1", api_key="none", max_retries=0)
+WEATHER = {
+    "type": "function",
+    "function": {
+        "name": "get_weather",
+        "description": "Get the current weather in a city.",
+        "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
+    },
+}
+
+
+def chat(text="hi", **kwargs):
+    kwargs = {"model": MODEL, "temperature": 0, **kwargs}
+    return client.chat.completions.create(messages=[{"role": "user", "content": text}], **kwargs)
+
+
+class Chat(unittest.TestCase):
+    def test_answer(self):
+        r = chat()
+        self.assertEqual(r.choices[0].message.content, "Hi! How can I help you?")
+        self.assertEqual(r.choices[0].finish_reason, "stop")
+        self.assertEqual(r.choices[0].message.role, "assistant")
+        self.assertEqual(r.model, MODEL)
+        self.assertEqual(r.usage.total_tokens, r.usage.prompt_tokens + r.usage.completion_tokens)
+
+    def test_stream_equals_whole(self):
+        text, finish, usage = "", None, None
+        for chunk in chat(stream=True, stream_options={"include_usage": True}):
+            if chunk.usage:
+                usage = chunk.usage
+            for c in chunk.choices:
+                text += c.delta.content or ""
+                finish = c.finish_reason or finish
+        whole = chat()
+        self.assertEqual(text, whole.choices[0].message.content)
+        self.assertEqual(finish, "stop")
+        self.assertEqual(usage.completion_tokens, whole.usage.completion_tokens)
+
+    def test_stream_helper(self):
+        with client.chat.completions.stream(model=MODEL, temperature=0,
+                                            messages=[{"role": "user", "content": "hi"}]) as stream:
+            kinds = {event.type for event in stream}
+            final = stream.get_final_completion()
+        self.assertIn("content.delta", kinds)
+        self.assertEqual(final.choices[0].message.content, "Hi! How can I help you?")
+
+    def test_adapter_is_chosen_by_model(self):
+        self.assertTrue(chat(model="pirate").choices[0].message.content.startswith("Arr"))
+
+    def test_thinking(self):
+        r = chat("What is 12 + 7?")
+        self.assertIn("19", r.choices[0].message.content)
+        self.assertTrue(r.choices[0].message.model_extra["reasoning_content"])
+        r = chat("What is 12 + 7?", extra_body={"chat_template_kwargs": {"enable_thinking": False}})
+        self.assertFalse((r.choices[0].message.model_extra or {}).get("reasoning_content"))
+
+    def test_tools(self):
+        r = chat("What is the weather in Paris?", tools=[WEATHER])
+        call = r.choices[0].message.tool_calls[0]
+        self.assertEqual(r.choices[0].finish_reason, "tool_calls")
+        self.assertEqual(call.function.name, "get_weather")
+        self.assertEqual(json.loads(call.function.arguments)["city"], "Paris")
+        again = client.chat.completions.create(
+            model=MODEL, temperature=0, tools=[WEATHER],
+            messages=[{"role": "user", "content": "What is the weather in Paris?"}, r.choices[0].message,
+                      {"role": "tool", "tool_call_id": call.id, "content": '{"weather": "sunny"}'}])
+        self.assertEqual(again.choices[0].finish_reason, "stop")
+
+    def test_tools_streamed(self):
+        name, arguments, finish = "", "", None
+        for chunk in chat("What is the weather in Paris?", tools=[WEATHER], stream=True):
+            for c in chunk.choices:
+                for call in c.delta.tool_calls or []:
+                    name += call.function.name or ""
+                    arguments += call.function.arguments or ""
+                finish = c.finish_reason or finish
+        self.assertEqual((name, json.loads(arguments)["city"], finish), ("get_weather", "Paris", "tool_calls"))
+
+    def test_tool_choice_none(self):
+        r = chat("What is the weather in Paris?", tools=[WEATHER], tool_choice="none")
+        self.assertIsNone(r.choices[0].message.tool_calls)
+
+    def test_logprobs(self):
+        r = chat(logprobs=True, top_logprobs=3)
+        tokens = r.choices[0].logprobs.content
+        self.assertEqual(len(tokens[0].top_logprobs), 3)
+        self.assertTrue(all(t.logprob <= 0 for t in tokens))
+        self.assertEqual(tokens[0].top_logprobs[0].token, tokens[0].token)
+        self.assertEqual("".join(t.token for t in tokens).replace("<|im_end|>", ""), r.choices[0].message.content)
+
+    def test_n_and_seed(self):
+        ask = lambda: [c.message.content for c in
+                       chat("Tell me a story about a cat.", n=3, seed=5, temperature=1, max_tokens=24).choices]
+        first = ask()
+        self.assertEqual(len(first), 3)
+        self.assertEqual(first, ask())
+
+    def test_stop_and_length(self):
+        r = chat(stop=["How"])
+        self.assertEqual((r.choices[0].message.content, r.choices[0].finish_reason), ("Hi! ", "stop"))
+        r = chat(max_completion_tokens=2)
+        self.assertEqual((r.usage.completion_tokens, r.choices[0].finish_reason), (2, "length"))
+
+    def test_many_at_once(self):
+        with ThreadPoolExecutor(32) as pool:
+            answers = set(pool.map(lambda _: chat().choices[0].message.content, range(64)))
+        self.assertEqual(answers, {"Hi! How can I help you?"})
+
+
+class Completions(unittest.TestCase):
+    PROMPT = "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n"
+
+    def test_text(self):
+        r = client.completions.create(model=MODEL, prompt=self.PROMPT, max_tokens=20, temperature=0)
+        self.assertEqual(r.choices[0].text, "Hi! How can I help you?")
+
+    def test_several_prompts_with_echo_and_logprobs(self):
+        r = client.completions.create(model=MODEL, prompt=[self.PROMPT, "1 2 3"], max_tokens=3, temperature=0,
+                                      echo=True, logprobs=2)
+        self.assertEqual([c.index for c in r.choices], [0, 1])
+        self.assertTrue(r.choices[1].text.startswith("1 2 3"))
+        self.assertIsNone(r.choices[1].logprobs.token_logprobs[0])
+
+    def test_token_ids(self):
+        r = client.completions.create(model=MODEL, prompt=[2040, 275, 10, 456, 2041, 10, 2040, 273, 10], max_tokens=20,
+                                      temperature=0)
+        self.assertEqual(r.choices[0].text, "Hi! How can I help you?")
+
+    def test_stream(self):
+        stream = client.completions.create(model=MODEL, prompt=self.PROMPT, max_tokens=20, temperature=0, stream=True)
+        self.assertEqual("".join(c.choices[0].text for c in stream if c.choices), "Hi! How can I help you?")
+
+
+class ModelsAndErrors(unittest.TestCase):
+    def test_models(self):
+        self.assertEqual({m.id for m in client.models.list()}, {MODEL, "shout", "pirate", "french"})
+        self.assertEqual(client.models.retrieve("shout").id, "shout")
+
+    def test_unknown_model(self):
+        for stream in (False, True):
+            with self.assertRaises(openai.NotFoundError) as caught:
+                chat(model="nobody", stream=stream)
+            self.assertEqual(caught.exception.param, "model")
+        with self.assertRaises(openai.NotFoundError):
+            client.models.retrieve("nobody")
+
+    def test_bad_field(self):
+        for name, value in {"temperature": 3, "top_p": 0, "n": 0, "frobnicate": 1, "response_format":
+                            {"type": "json_object"}, "max_tokens": -1, "logit_bias": {"x": 1}}.items():
+            with self.subTest(name), self.assertRaises(openai.BadRequestError) as caught:
+                chat(extra_body={name: value})
+            self.assertIn(name, caught.exception.message)
+
+    def test_too_long(self):
+        with self.assertRaises(openai.BadRequestError) as caught:
+            chat("one two three " * 1000)
+        self.assertEqual(caught.exception.code, "context_length_exceeded")
+        self.assertIn("1024", caught.exception.message)
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -19,7 +19,7 @@ type Event struct {
 	// Finish is set on the choice's last event, and only there.
 	Finish     FinishReason
 	StopString string // the stop string that ended it, if one did
-	StopToken  *int32 // the entry of StopTokenIDs (or the end token) that ended it, if one did
+	StopToken  *int32 // the entry of StopTokenIDs that ended it, if one did; nil for the model's own end token
 
 	// Usage and Timing are set on the request's last event, and only there. They cover all choices.
 	Usage  *Usage

@@ -19,6 +19,7 @@ func (s *Server) observe(next http.Handler) http.Handler {
 		defer func() { // also when a panic drops the connection
 			s.metrics.inFlight.Dec()
 			s.record(r, rw)
+			requestInfo(r).release(s.work)
 			rw.arm() // net/http flushes what is buffered after the handler
 		}()
 		next.ServeHTTP(rw, r)

@@ -12,16 +12,15 @@ import (
 )
 
 // generate is the one way from a dialect to the engine: it fills in req.ID and req.Tenant, refuses while draining,
-// applies the time limit, and keeps the books for metrics and the access log. Events and errors are the engine's.
+// applies the time limit, and keeps the books for metrics and the access log. r must have come through the router.
 func (s *Server) generate(r *http.Request, req *engine.Request) iter.Seq2[engine.Event, error] {
 	return func(yield func(engine.Event, error) bool) {
 		info := requestInfo(r)
 		req.ID, req.Tenant = info.ID, info.Tenant
-		if err := s.work.begin(); err != nil {
+		if err := info.admit(s.work); err != nil {
 			yield(engine.Event{}, err)
 			return
 		}
-		defer s.work.end()
 		ctx, cancel := r.Context(), context.CancelFunc(func() {})
 		if s.cfg.RequestTimeout > 0 {
 			ctx, cancel = context.WithTimeoutCause(ctx, s.cfg.RequestTimeout, errTimeLimit)

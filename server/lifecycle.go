@@ -23,7 +23,7 @@ var (
 	errTimeLimit = errors.New("the request's time ran out")
 )
 
-// drainer counts running generations and stops new ones. It is safe for concurrent use.
+// drainer counts the requests that generate and stops new ones. It is safe for concurrent use.
 type drainer struct {
 	mu       sync.Mutex // guards all below
 	running  int

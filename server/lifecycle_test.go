@@ -121,6 +121,42 @@ func TestDrainLetsRunningRequestsFinish(t *testing.T) {
 	}
 }
 
+// A drain finishes a request with many prompts, those included that had not begun.
+func TestDrainFinishesAllPrompts(t *testing.T) {
+	eng, gate := newHooked(), make(chan struct{})
+	begun := make(chan struct{}, 200)
+	eng.Scripts["fake"] = func(req *engine.Request) []fake.Step {
+		begun <- struct{}{}
+		return gated(gate)(req)
+	}
+	r := run(t, eng, Config{}, time.Minute)
+	prompts := `"p"` + strings.Repeat(`,"p"`, 3*maxPromptsAtOnce-1)
+	answer := make(chan string)
+	go func() {
+		resp, err := r.client.Post(r.url+"/v1/completions", "application/json",
+			strings.NewReader(`{"model":"fake","prompt":[`+prompts+`]}`))
+		if err != nil {
+			answer <- err.Error()
+			return
+		}
+		defer resp.Body.Close()
+		body, _ := io.ReadAll(resp.Body)
+		answer <- resp.Status + " " + string(body)
+	}()
+	<-begun
+	r.stop()
+	for r.status("/ready") != 503 {
+	}
+	close(gate)
+	if got := <-answer; !strings.HasPrefix(got, "200") || strings.Count(got, "Hello") != 3*maxPromptsAtOnce {
+		t.Errorf("%d answers: %.300s", strings.Count(got, "Hello"), got)
+	}
+	r.client.CloseIdleConnections()
+	if err := <-r.done; err != nil {
+		t.Error(err)
+	}
+}
+
 func TestDrainCutsOffAtTheTimeout(t *testing.T) {
 	ignore := goleak.IgnoreCurrent()
 	eng := newHooked()

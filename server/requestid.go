@@ -21,8 +21,31 @@ type info struct {
 	start time.Time
 	err   *engine.Error // the failure the client was told of, if any
 
-	mu   sync.Mutex    // a request with several prompts may generate them at once
-	gens []*generation // guarded by mu
+	mu       sync.Mutex    // a request with several prompts generates them at once; guards all below
+	admitted bool          // counted in by the drainer
+	gens     []*generation // one for each prompt
+}
+
+// admit counts the request in with its first prompt, so that a drain lets it finish all of them.
+func (i *info) admit(d *drainer) error {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.admitted {
+		return nil
+	}
+	err := d.begin()
+	i.admitted = err == nil
+	return err
+}
+
+// release counts the request out when its answer is written.
+func (i *info) release(d *drainer) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.admitted {
+		i.admitted = false
+		d.end()
+	}
 }
 
 func (i *info) began(g *generation) {

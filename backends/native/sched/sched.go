@@ -36,6 +36,9 @@ func New(c Config) (*Scheduler, error) {
 	}, nil
 }
 
+// reservedOutput is how many output tokens a sequence has memory for from the start.
+const reservedOutput = 1024
+
 // Add puts a request's sequences into the queue. It fails with ErrFull or a *TooLongError.
 func (s *Scheduler) Add(spec GroupSpec) ([]*Seq, error) {
 	if len(spec.Prompt) == 0 || spec.N < 1 || spec.MaxTokens < 0 {
@@ -51,10 +54,11 @@ func (s *Scheduler) Add(spec GroupSpec) ([]*Seq, error) {
 	g := &group{logits: spec.PromptLogits}
 	t := s.tenants.join(spec.Tenant, spec.N)
 	seqs := make([]*Seq, spec.N)
+	size := len(spec.Prompt) + min(spec.MaxTokens, reservedOutput)
 	for i := range seqs {
 		s.numArrivals++
 		seqs[i] = &Seq{
-			Tokens: slices.Clone(spec.Prompt), NumPrompt: len(spec.Prompt), MaxTokens: spec.MaxTokens,
+			Tokens: append(make([]int32, 0, size), spec.Prompt...), NumPrompt: len(spec.Prompt), MaxTokens: spec.MaxTokens,
 			Index: i, Adapter: spec.Adapter, Owner: spec.Owner,
 			group: g, tenant: t, priority: spec.Priority, arrival: s.numArrivals,
 			table: kvcache.NewTable(spec.Adapter, spec.Salt), heapIndex: -1,

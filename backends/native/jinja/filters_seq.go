@@ -1,0 +1,338 @@
+package jinja
+
+import (
+	"strconv"
+	"strings"
+)
+
+// getter returns what an attribute argument picks from an item: a path of names and positions with
+// dots between them, or a position. nil picks the item itself.
+func getter(attr any, def any) func(item any) any {
+	if attr == nil {
+		return func(item any) any { return item }
+	}
+	parts := []any{attr}
+	if path, ok := attr.(string); ok {
+		parts = nil
+		for _, part := range strings.Split(path, ".") {
+			parts = append(parts, attrPart(part))
+		}
+	}
+	return func(item any) any {
+		for _, part := range parts {
+			item = getItem(item, part)
+			if def != nil && isUndefined(item) {
+				item = def
+			}
+		}
+		return item
+	}
+}
+
+func attrPart(part string) any {
+	if n, err := strconv.ParseUint(part, 10, 31); err == nil {
+		return int64(n)
+	}
+	return part
+}
+
+// sortKey is getter for sorting: several attributes with commas between them, and text in lower case
+// unless case matters.
+func sortKey(attr any, caseSensitive bool) func(item any) any {
+	fold := func(v any) any {
+		if s, ok := v.(string); ok && !caseSensitive {
+			return lower(s)
+		}
+		return v
+	}
+	path, ok := attr.(string)
+	if !ok || !strings.Contains(path, ",") {
+		get := getter(attr, nil)
+		return func(item any) any { return fold(get(item)) }
+	}
+	var gets []func(any) any
+	for _, one := range strings.Split(path, ",") {
+		gets = append(gets, getter(one, nil))
+	}
+	return func(item any) any {
+		key := &list{}
+		for _, get := range gets {
+			key.items = append(key.items, fold(get(item)))
+		}
+		return key
+	}
+}
+
+// sortBy returns items in the order of their keys; equal ones stay as they were, reversed or not.
+func (st *state) sortBy(items []any, key func(any) any, reverse bool) []any {
+	keys, order := make([]any, len(items)), make([]int, len(items))
+	for i, item := range items {
+		keys[i], order[i] = key(item), i
+	}
+	st.charge(64 * len(items))
+	st.sortStable(order, func(i, j int) bool {
+		if reverse {
+			i, j = j, i
+		}
+		return less(keys[i], keys[j], "<")
+	})
+	out := make([]any, len(items))
+	for n, i := range order {
+		out[n] = items[i]
+	}
+	return out
+}
+
+func sorted(st *state, v any, a args) any {
+	p := a.bind("sort", 0, "reverse", "case_sensitive", "attribute")
+	key := sortKey(given(p[2], nil), truth(given(p[1], false)))
+	return &list{st.sortBy(iterate(v), key, truth(given(p[0], false)))}
+}
+
+func dictsort(st *state, v any, a args) any {
+	p := a.bind("dictsort", 0, "case_sensitive", "by", "reverse")
+	d, ok := v.(*dict)
+	if !ok {
+		checkDefined(v)
+		typeError("dictsort needs a mapping, not '%s'", typeName(v))
+	}
+	at := int64(0)
+	switch by := mustStr(given(p[1], "key")); by {
+	case "key":
+	case "value":
+		at = 1
+	default:
+		fail("FilterArgumentError", `You can only sort by either "key" or "value"`)
+	}
+	return &list{st.sortBy(pairs(d), sortKey(at, truth(given(p[0], false))), truth(given(p[2], false)))}
+}
+
+func first(_ *state, v any, a args) any {
+	a.bind("first", 0)
+	if g, ok := v.(*generator); ok {
+		if len(g.items) == 0 {
+			return &undefined{what: "No first item, sequence was empty."}
+		}
+		item := g.items[0]
+		g.items = g.items[1:]
+		return item
+	}
+	if items := iterate(v); len(items) > 0 {
+		return items[0]
+	}
+	return &undefined{what: "No first item, sequence was empty."}
+}
+
+func last(_ *state, v any, a args) any {
+	a.bind("last", 0)
+	switch v.(type) {
+	case *generator:
+		typeError("'generator' object is not reversible")
+	case *undefined:
+		checkDefined(v)
+	}
+	if items := iterate(v); len(items) > 0 {
+		return items[len(items)-1]
+	}
+	return &undefined{what: "No last item, sequence was empty."}
+}
+
+func reverse(st *state, v any, a args) any {
+	a.bind("reverse", 0)
+	items := iterate(v)
+	st.charge(8 * len(items))
+	out := make([]any, len(items))
+	for i, item := range items {
+		out[len(items)-1-i] = item
+	}
+	if _, ok := v.(string); ok {
+		return strings.Join(texts(out), "")
+	}
+	return &generator{out}
+}
+
+func texts(items []any) []string {
+	out := make([]string, len(items))
+	for i, item := range items {
+		out[i], _ = item.(string)
+	}
+	return out
+}
+
+func join(st *state, v any, a args) any {
+	p := a.bind("join", 0, "d", "attribute")
+	get := getter(given(p[1], nil), nil)
+	var parts []string
+	for _, item := range iterate(v) {
+		st.step()
+		parts = append(parts, st.str(get(item)))
+	}
+	return st.joinText(parts, st.str(given(p[0], "")))
+}
+
+func random(_ *state, v any, a args) any {
+	unsupported("the filter random: prompts are to be the same every time")
+	return nil
+}
+
+func unique(st *state, v any, a args) any {
+	p := a.bind("unique", 0, "case_sensitive", "attribute")
+	key := sortKey(given(p[1], nil), truth(given(p[0], false)))
+	seen := map[any]bool{}
+	out := &generator{}
+	for _, item := range iterate(v) {
+		st.step()
+		h := hashKey(key(item))
+		if !seen[h] {
+			seen[h] = true
+			out.items = append(out.items, item)
+		}
+	}
+	return out
+}
+
+func groupby(st *state, v any, a args) any {
+	p := a.bind("groupby", 1, "attribute", "default", "case_sensitive")
+	def := given(p[1], nil)
+	get := getter(p[0], def)
+	fold := sortKey(nil, truth(given(p[2], false)))
+	key := func(item any) any { return fold(get(item)) }
+	out := &list{}
+	var lastKey any
+	var group *list
+	for _, item := range st.sortBy(iterate(v), key, false) {
+		k := key(item)
+		if group == nil || !equal(k, lastKey) {
+			group, lastKey = &list{}, k
+			named := &tuple{items: []any{get(item), group}, names: []string{"grouper", "list"}}
+			out.items = append(out.items, named)
+		}
+		group.items = append(group.items, item)
+	}
+	return out
+}
+
+func sum(st *state, v any, a args) any {
+	p := a.bind("sum", 0, "attribute", "start")
+	get := getter(given(p[0], nil), nil)
+	total := given(p[1], int64(0))
+	for _, item := range iterate(v) {
+		add := &binaryExpr{"+", &constExpr{total}, &constExpr{get(item)}}
+		total = add.eval(st, nil)
+	}
+	return total
+}
+
+func extreme(name, op string) func(*state, any, args) any {
+	return func(st *state, v any, a args) any {
+		p := a.bind(name, 0, "case_sensitive", "attribute")
+		key := sortKey(nil, truth(given(p[0], false)))
+		get := getter(given(p[1], nil), nil)
+		items := iterate(v)
+		if len(items) == 0 {
+			return &undefined{what: "No aggregated item, sequence was empty."}
+		}
+		best, bestKey := items[0], key(get(items[0]))
+		for _, item := range items[1:] {
+			st.step()
+			if k := key(get(item)); compare(op, k, bestKey) {
+				best, bestKey = item, k
+			}
+		}
+		return best
+	}
+}
+
+func batch(st *state, v any, a args) any {
+	p := a.bind("batch", 1, "linecount", "fill_with")
+	size := mustInt(p[0])
+	fill := given(p[1], nil)
+	out := &generator{}
+	var row []any
+	for _, item := range iterate(v) {
+		st.step()
+		if len(row) == size {
+			out.items = append(out.items, &list{row})
+			row = nil
+		}
+		row = append(row, item)
+	}
+	if row != nil {
+		if fill != nil && len(row) < size {
+			row = append(row, st.repeatItems([]any{fill}, size-len(row))...)
+		}
+		out.items = append(out.items, &list{row})
+	}
+	return out
+}
+
+func slice(st *state, v any, a args) any {
+	p := a.bind("slice", 1, "slices", "fill_with")
+	items, n, fill := iterate(v), mustInt(p[0]), given(p[1], nil)
+	if n <= 0 {
+		fail("ZeroDivisionError", "integer modulo by zero")
+	}
+	st.charge(min(n, st.limits.Output+1) * 64)
+	size, longer := len(items)/n, len(items)%n
+	out := &generator{}
+	offset := 0
+	for i := range n {
+		start := offset + i*size
+		if i < longer {
+			offset++
+		}
+		row := append([]any(nil), items[start:offset+(i+1)*size]...)
+		if fill != nil && i >= longer {
+			row = append(row, fill)
+		}
+		out.items = append(out.items, &list{row})
+	}
+	return out
+}
+
+func mapFilter(st *state, v any, a args) any {
+	var f func(item any) any
+	switch {
+	case len(a.pos) == 0:
+		p := a.bind("map", 0, "attribute", "default")
+		if p[0] == (unset{}) {
+			fail("FilterArgumentError", "map requires a filter argument")
+		}
+		f = getter(p[0], given(p[1], nil))
+	default:
+		name, rest := mustStr(a.pos[0]), args{a.pos[1:], a.names, a.named}
+		f = func(item any) any { return st.filter(name, item, rest) }
+	}
+	out := &generator{}
+	for _, item := range iterate(v) {
+		st.step()
+		out.items = append(out.items, f(item))
+	}
+	return out
+}
+
+func selectFilter(keep, byAttr bool) func(*state, any, args) any {
+	return func(st *state, v any, a args) any {
+		get := getter(nil, nil)
+		if byAttr {
+			if len(a.pos) == 0 {
+				fail("FilterArgumentError", "Missing parameter for attribute name")
+			}
+			get = getter(a.pos[0], nil)
+			a.pos = a.pos[1:]
+		}
+		passes := truth
+		if len(a.pos) > 0 {
+			name, rest := mustStr(a.pos[0]), args{a.pos[1:], a.names, a.named}
+			passes = func(item any) bool { return st.test(name, item, rest) }
+		}
+		out := &generator{}
+		for _, item := range iterate(v) {
+			st.step()
+			if passes(get(item)) == keep {
+				out.items = append(out.items, item)
+			}
+		}
+		return out
+	}
+}

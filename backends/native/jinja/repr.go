@@ -1,0 +1,170 @@
+package jinja
+
+import (
+	"math"
+	"math/big"
+	"strconv"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+)
+
+func runeCount(s string) int { return utf8.RuneCountInString(s) }
+
+// str is Python's str(v): how a value is printed.
+func (st *state) str(v any) string {
+	switch v := v.(type) {
+	case string:
+		return v
+	case *undefined:
+		return ""
+	}
+	return st.repr(v)
+}
+
+// repr is Python's repr(v): how a value is printed inside a list.
+func (st *state) repr(v any) string {
+	var out strings.Builder
+	st.appendRepr(&out, v, 0)
+	st.charge(out.Len())
+	return out.String()
+}
+
+func (st *state) appendRepr(out *strings.Builder, v any, depth int) {
+	if depth > maxValueDepth {
+		fail("RecursionError", "maximum recursion depth exceeded while getting the repr of an object")
+	}
+	st.step()
+	switch v := v.(type) {
+	case nil:
+		out.WriteString("None")
+	case bool:
+		if v {
+			out.WriteString("True")
+		} else {
+			out.WriteString("False")
+		}
+	case int64:
+		out.WriteString(strconv.FormatInt(v, 10))
+	case *big.Int:
+		out.WriteString(v.String())
+	case float64:
+		out.WriteString(floatRepr(v))
+	case string:
+		quote(out, v)
+	case *undefined:
+		out.WriteString("Undefined")
+	case *list:
+		st.reprItems(out, "[", v.items, "]", depth)
+	case *tuple:
+		st.reprTuple(out, v, depth)
+	case *dict:
+		st.reprDict(out, v, depth)
+	case *view:
+		st.reprItems(out, "dict_"+v.kind+"([", v.items(), "])", depth)
+	case *rangeValue:
+		out.WriteString("range(" + strconv.FormatInt(v.start, 10) + ", " + strconv.FormatInt(v.stop, 10))
+		if v.step != 1 {
+			out.WriteString(", " + strconv.FormatInt(v.step, 10))
+		}
+		out.WriteByte(')')
+	case *namespace:
+		out.WriteString("<Namespace ")
+		st.reprDict(out, &v.vars, depth)
+		out.WriteByte('>')
+	case *loop:
+		out.WriteString("<LoopContext " + strconv.Itoa(v.i+1) + "/" + strconv.Itoa(len(v.items)) + ">")
+	case *function:
+		if v.macro == nil {
+			unsupported("printing the function %s", v.name)
+		}
+		out.WriteString("<Macro ")
+		quote(out, v.name)
+		out.WriteByte('>')
+	default:
+		unsupported("printing a %s (add |list)", typeName(v))
+	}
+}
+
+func (st *state) reprItems(out *strings.Builder, before string, items []any, after string, depth int) {
+	out.WriteString(before)
+	for i, item := range items {
+		if i > 0 {
+			out.WriteString(", ")
+		}
+		st.appendRepr(out, item, depth+1)
+	}
+	out.WriteString(after)
+}
+
+func (st *state) reprTuple(out *strings.Builder, t *tuple, depth int) {
+	if len(t.items) == 1 {
+		st.reprItems(out, "(", t.items, ",)", depth)
+		return
+	}
+	st.reprItems(out, "(", t.items, ")", depth)
+}
+
+func (st *state) reprDict(out *strings.Builder, d *dict, depth int) {
+	out.WriteByte('{')
+	for i, k := range d.keys {
+		if i > 0 {
+			out.WriteString(", ")
+		}
+		st.appendRepr(out, k, depth+1)
+		out.WriteString(": ")
+		st.appendRepr(out, d.values[i], depth+1)
+	}
+	out.WriteByte('}')
+}
+
+// floatRepr is the shortest decimal that reads back as f, in Python's form.
+func floatRepr(f float64) string {
+	switch {
+	case math.IsInf(f, 1):
+		return "inf"
+	case math.IsInf(f, -1):
+		return "-inf"
+	case math.IsNaN(f):
+		return "nan"
+	}
+	if a := math.Abs(f); a != 0 && (a < 1e-4 || a >= 1e16) {
+		return strconv.FormatFloat(f, 'e', -1, 64)
+	}
+	s := strconv.FormatFloat(f, 'f', -1, 64)
+	if !strings.Contains(s, ".") {
+		s += ".0"
+	}
+	return s
+}
+
+// quote writes a string as Python would in source.
+func quote(out *strings.Builder, s string) {
+	mark := byte('\'')
+	if strings.Contains(s, "'") && !strings.Contains(s, `"`) {
+		mark = '"'
+	}
+	out.WriteByte(mark)
+	for _, r := range s {
+		switch {
+		case r == rune(mark) || r == '\\':
+			out.WriteByte('\\')
+			out.WriteRune(r)
+		case r == '\n':
+			out.WriteString(`\n`)
+		case r == '\r':
+			out.WriteString(`\r`)
+		case r == '\t':
+			out.WriteString(`\t`)
+		case unicode.IsPrint(r):
+			out.WriteRune(r)
+		case r < 0x100:
+			out.WriteString(sprintf(`\x%02x`, r))
+		case r < 0x10000:
+			out.WriteString(sprintf(`\u%04x`, r))
+		default:
+			out.WriteString(sprintf(`\U%08x`, r))
+		}
+	}
+	out.WriteByte(mark)
+}

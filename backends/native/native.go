@@ -1,0 +1,376 @@
+package native
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"iter"
+	"runtime"
+	"sync"
+	"time"
+
+	"github.com/pbnjay/memory"
+
+	"pagoda/backends/native/adapter"
+	"pagoda/backends/native/chat"
+	"pagoda/backends/native/model"
+	"pagoda/backends/native/sched"
+	"pagoda/backends/native/token"
+	"pagoda/checkpoint"
+	"pagoda/engine"
+	"pagoda/kernels"
+)
+
+// BlockSize is the number of tokens of a KV block.
+const BlockSize = 16
+
+// promptLogitBytes bounds the memory for the logits that one step computes for the log-probabilities of prompts.
+const promptLogitBytes = 16 << 20
+
+// Engine serves one checkpoint and its adapters. It implements engine.Engine, engine.Tokenizer and engine.Statser.
+type Engine struct {
+	opts     Options
+	models   []engine.Model
+	started  time.Time
+	tok      *token.Tokenizer
+	prompter *chat.Prompter // nil: no chat template
+	defaults samplingDefaults
+	eos      []int32
+	maxLen   int
+	vocab    int // tokens that may be sampled: the tokenizer's, without the padding of the model's rows
+	// The formats of the model's answers, "" for none.
+	reasoning, tools string
+	longest          int           // bytes of the vocabulary's longest token
+	prepare          chan struct{} // capacity: prompts rendered and tokenized at once
+	adapters         *adapter.Registry
+	runner           *runner
+
+	// What is freed, in reverse order, once the loop has ended.
+	owned  []func() error
+	device *kernels.Device
+	model  *model.Model
+	kv     *model.KV
+
+	mu       sync.Mutex // guards what follows
+	closing  bool
+	inflight map[*job]struct{}
+	idle     chan struct{} // closed when closing and inflight is empty
+}
+
+var (
+	_ engine.Engine    = (*Engine)(nil)
+	_ engine.Tokenizer = (*Engine)(nil)
+	_ engine.Statser   = (*Engine)(nil)
+)
+
+// New loads what o names and starts to serve it.
+func New(o Options) (*Engine, error) {
+	o = o.withDefaults()
+	if err := o.validate(); err != nil {
+		return nil, err
+	}
+	e := &Engine{
+		opts:     o,
+		started:  time.Now(),
+		inflight: map[*job]struct{}{},
+		idle:     make(chan struct{}),
+		prepare:  make(chan struct{}, runtime.GOMAXPROCS(0)),
+	}
+	if err := e.load(); err != nil {
+		return nil, errors.Join(fmt.Errorf("load %s: %w", o.Name, err), e.free())
+	}
+	go e.runner.loop()
+	return e, nil
+}
+
+// own notes that c is to be closed after all that was owned later.
+func (e *Engine) own(c func() error) { e.owned = append(e.owned, c) }
+
+// free closes what is owned. The loop must not run.
+func (e *Engine) free() error {
+	var errs []error
+	for i := len(e.owned) - 1; i >= 0; i-- {
+		errs = append(errs, e.owned[i]())
+	}
+	e.owned = nil
+	return errors.Join(errs...)
+}
+
+func openCheckpoint(dir string, files fs.FS) (*checkpoint.Checkpoint, error) {
+	if dir != "" {
+		return checkpoint.Open(dir)
+	}
+	return checkpoint.OpenFS(files), nil
+}
+
+func (e *Engine) load() error {
+	ck, err := openCheckpoint(e.opts.Dir, e.opts.Files)
+	if err != nil {
+		return err
+	}
+	defer ck.Close()
+	cfg, err := ck.Config()
+	if err != nil {
+		return err
+	}
+	gen, err := ck.GenerationConfig()
+	if err != nil {
+		return err
+	}
+	spec, err := model.NewSpec(cfg)
+	if err != nil {
+		return err
+	}
+	if err := e.loadTokenizer(ck, spec); err != nil {
+		return err
+	}
+	if e.device, err = kernels.OpenCPU(kernels.CPUOptions{Threads: e.opts.Threads, Variant: e.opts.Kernels}); err != nil {
+		return err
+	}
+	e.own(e.device.Close)
+	if err := e.loadModel(ck, spec); err != nil {
+		return err
+	}
+	if err := e.loadAdapters(); err != nil {
+		return err
+	}
+	e.eos = endOfSequence(cfg, gen, e.tok)
+	if e.opts.NoGenerationConfig {
+		gen = nil
+	}
+	e.defaults = newSamplingDefaults(gen)
+	if err := e.startRunner(); err != nil {
+		return err
+	}
+	e.listModels()
+	return nil
+}
+
+func (e *Engine) loadModel(ck *checkpoint.Checkpoint, spec *model.Spec) error {
+	dt, err := model.ParseDType(e.opts.DType)
+	if err != nil {
+		return err
+	}
+	o := model.Options{DType: dt, MaxLen: e.opts.MaxModelLen, KVDType: model.DType(e.opts.KVDType)}
+	if need, have := spec.WeightBytes(o), int64(memory.TotalMemory()); have > 0 && need > have {
+		return fmt.Errorf("the weights need %d MiB, %d MiB more than this machine has", need>>20, (need-have)>>20)
+	}
+	if e.opts.LoadFormat == "dummy" {
+		e.model, err = model.LoadDummy(e.device, spec, 1, o)
+	} else {
+		var w *checkpoint.Weights
+		if w, err = ck.Weights(); err != nil {
+			return err
+		}
+		e.model, err = model.Load(e.device, spec, w, o)
+		err = errors.Join(err, w.Close())
+	}
+	if e.model != nil {
+		e.own(e.model.Close)
+	}
+	if err != nil {
+		return err
+	}
+	e.maxLen = e.model.MaxLen()
+	return nil
+}
+
+func (e *Engine) loadAdapters() error {
+	e.adapters = adapter.NewRegistry(e.device, e.model)
+	e.own(e.adapters.Close)
+	for _, src := range e.opts.Adapters {
+		ck, err := openCheckpoint(src.Dir, src.Files)
+		if err == nil {
+			_, err = e.adapters.Load(src.Name, ck)
+			err = errors.Join(err, ck.Close())
+		}
+		if err != nil {
+			return fmt.Errorf("adapter %s: %w", src.Name, err)
+		}
+	}
+	return nil
+}
+
+func (e *Engine) startRunner() error {
+	blocks, err := e.numBlocks()
+	if err != nil {
+		return err
+	}
+	if e.kv, err = e.model.NewKV(blocks, BlockSize); err != nil {
+		return err
+	}
+	e.own(e.kv.Close)
+	vocab := e.model.VocabSize()
+	promptLogits := max(1, min(e.opts.MaxBatchedTokens, promptLogitBytes/(4*vocab)))
+	limits := model.Limits{
+		MaxTokens:    e.opts.MaxBatchedTokens,
+		MaxSeqs:      e.opts.MaxNumSeqs,
+		MaxLogitRows: min(e.opts.MaxBatchedTokens, e.opts.MaxNumSeqs+promptLogits),
+	}
+	work, err := e.model.NewWorkspace(e.kv, limits)
+	if err != nil {
+		return err
+	}
+	e.own(work.Close)
+	s, err := sched.New(sched.Config{
+		MaxNumSeqs:       e.opts.MaxNumSeqs,
+		MaxBatchedTokens: e.opts.MaxBatchedTokens,
+		MaxPromptLogits:  promptLogits,
+		MaxWaiting:       e.opts.MaxQueue,
+		BlockSize:        BlockSize,
+		NumBlocks:        blocks,
+		MaxLen:           e.maxLen,
+		PrefixCache:      !e.opts.NoPrefixCache,
+	})
+	if err != nil {
+		return err
+	}
+	x := newExecutor(e.device.NewStream(), work, vocab, e.vocab, BlockSize)
+	e.runner = newRunner(s, x, e.opts.MaxQueue, e.opts.Log)
+	return nil
+}
+
+// numBlocks sizes the KV cache: what the option says, else what MaxNumSeqs sequences of the full length need, at most
+// half of the memory that the weights leave.
+func (e *Engine) numBlocks() (int, error) {
+	per := e.model.KVBytesPerBlock(BlockSize)
+	perSeq := int64(e.maxLen+BlockSize-1) / BlockSize
+	blocks := perSeq * int64(e.opts.MaxNumSeqs)
+	if e.opts.KVCacheBytes > 0 {
+		blocks = e.opts.KVCacheBytes / per
+	} else if total := int64(memory.TotalMemory()); total > 0 {
+		blocks = min(blocks, max(0, total-e.device.Allocated())/2/per)
+	}
+	if blocks < perSeq {
+		return 0, fmt.Errorf("the KV cache holds %d blocks, but one sequence of %d tokens needs %d (%d MiB): "+
+			"give kv_cache_memory more or max_model_len less", blocks, e.maxLen, perSeq, (perSeq*per+1<<20-1)>>20)
+	}
+	return int(min(blocks, 1<<30)), nil
+}
+
+func (e *Engine) listModels() {
+	base := engine.Model{ID: e.opts.Name, Root: e.opts.Root, Created: e.started, MaxLen: e.maxLen, Backend: "native"}
+	e.models = []engine.Model{base}
+	for _, a := range e.opts.Adapters {
+		m := base
+		m.ID, m.Parent, m.Root = a.Name, base.ID, a.Name
+		e.models = append(e.models, m)
+	}
+}
+
+// Models lists the base model and its adapters.
+func (e *Engine) Models() []engine.Model { return e.models }
+
+// Stats reports the load as of the last step.
+func (e *Engine) Stats() []engine.Stats {
+	r := e.runner
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	s := r.load.sched
+	st := engine.Stats{
+		Model:           e.opts.Name,
+		Ready:           true,
+		Running:         s.NumRunning,
+		Waiting:         s.NumWaiting + len(r.submit),
+		KVUsage:         float64(s.NumUsedBlocks) / float64(s.NumBlocks),
+		NumBlocks:       s.NumBlocks,
+		BlockSize:       BlockSize,
+		KVDType:         e.kv.DType().String(),
+		PrefixQueries:   uint64(s.PrefixQueryTokens),
+		PrefixHits:      uint64(s.PrefixHitTokens),
+		Preemptions:     uint64(s.NumPreemptions),
+		PromptTokens:    r.load.tokens.prompt,
+		ComputedTokens:  r.load.tokens.computed,
+		GeneratedTokens: r.load.tokens.generated,
+		Steps:           r.load.steps,
+		StepTokens:      append([]uint64(nil), r.load.stepSizes...),
+		StepTokensSum:   r.load.stepSum,
+		MaxAdapters:     len(e.opts.Adapters),
+	}
+	names := map[uint64]string{}
+	for _, a := range e.adapters.List() {
+		names[a.ID()] = a.Name()
+	}
+	for _, a := range r.load.adapters {
+		name, ok := names[a.Adapter]
+		if !ok {
+			continue // the base model
+		}
+		if a.NumRunning > 0 {
+			st.RunningAdapters = append(st.RunningAdapters, name)
+		}
+		if a.NumWaiting > 0 {
+			st.WaitingAdapters = append(st.WaitingAdapters, name)
+		}
+	}
+	return []engine.Stats{st}
+}
+
+// Generate answers req.
+func (e *Engine) Generate(ctx context.Context, req *engine.Request) iter.Seq2[engine.Event, error] {
+	return func(yield func(engine.Event, error) bool) {
+		arrived := time.Now()
+		a, err := e.newAnswer(ctx, req)
+		if err == nil {
+			a.job.box.timing.Arrived = arrived
+			err = e.begin(a.job)
+		}
+		if err != nil {
+			yield(engine.Event{}, err)
+			return
+		}
+		defer e.end(a.job)
+		a.events(ctx, yield)
+	}
+}
+
+// begin hands j to the loop.
+func (e *Engine) begin(j *job) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.closing {
+		j.releaseAdapter()
+		return engine.Errorf(engine.Unavailable, "the server is shutting down")
+	}
+	select {
+	case e.runner.submit <- j:
+		e.inflight[j] = struct{}{}
+		return nil
+	default:
+		j.releaseAdapter()
+		return e.runner.busy()
+	}
+}
+
+// end tells the loop that nobody reads j any more.
+func (e *Engine) end(j *job) {
+	j.gone.Store(true)
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	delete(e.inflight, j)
+	if e.closing && len(e.inflight) == 0 {
+		close(e.idle)
+	}
+}
+
+// Close refuses new requests, waits for the running ones until ctx ends, cancels the rest and frees everything. It
+// reports blocks and device memory that were not given back.
+func (e *Engine) Close(ctx context.Context) error {
+	e.mu.Lock()
+	if e.closing {
+		e.mu.Unlock()
+		return nil
+	}
+	e.closing = true
+	if len(e.inflight) == 0 {
+		close(e.idle)
+	}
+	e.mu.Unlock()
+	select {
+	case <-e.idle:
+	case <-ctx.Done():
+	}
+	e.runner.stop()
+	return errors.Join(e.runner.check(), e.free())
+}

@@ -1,0 +1,117 @@
+package native
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+
+	"github.com/rs/zerolog"
+)
+
+// Options say what to serve and how. Zero values take the default named beside them.
+type Options struct {
+	// The checkpoint: a folder on disk (mapped), or Files if Dir is "" (the built-in model).
+	Dir   string
+	Files fs.FS
+
+	Name     string // the id that clients use; required
+	Root     string // where it came from, as shown to clients; "" is Name
+	Adapters []AdapterSource
+
+	DType      string // "auto", "float32", "bfloat16", "float16"; "" is auto
+	Threads    int    // 0: as many as the process may use
+	Kernels    string // CPU variant; "": the best this machine runs
+	LoadFormat string // "auto" reads the weights, "dummy" makes random ones of the same shape; "" is auto
+
+	MaxModelLen      int    // 0: the checkpoint's own limit
+	KVCacheBytes     int64  // 0: enough for MaxNumSeqs sequences of the full length, at most half the free memory
+	KVDType          string // "auto", "float32", "bfloat16"; "" is auto: the compute type
+	MaxNumSeqs       int    // sequences per step; 0 is 64
+	MaxBatchedTokens int    // tokens per step; 0 is 512
+	MaxQueue         int    // sequences waiting; 0 is 512
+	NoPrefixCache    bool
+
+	ChatTemplate       string // Jinja source; "": the checkpoint's
+	ToolParser         string // "auto", "none", "hermes"; "" is auto: told from the template
+	ReasoningParser    string // "auto", "none", "qwen3"; "" is auto
+	NoGenerationConfig bool   // do not take sampling defaults from generation_config.json
+
+	Log zerolog.Logger
+}
+
+// AdapterSource is a LoRA adapter in PEFT's layout: a folder on disk, or Files if Dir is "".
+type AdapterSource struct {
+	Name  string
+	Dir   string
+	Files fs.FS
+}
+
+func (o Options) withDefaults() Options {
+	setDefault(&o.DType, "auto")
+	setDefault(&o.LoadFormat, "auto")
+	setDefault(&o.KVDType, "auto")
+	setDefault(&o.ToolParser, "auto")
+	setDefault(&o.ReasoningParser, "auto")
+	setDefault(&o.Root, o.Name)
+	setDefault(&o.MaxNumSeqs, 64)
+	setDefault(&o.MaxBatchedTokens, 512)
+	setDefault(&o.MaxQueue, 512)
+	return o
+}
+
+func setDefault[T comparable](p *T, value T) {
+	var zero T
+	if *p == zero {
+		*p = value
+	}
+}
+
+// validate reports all problems at once.
+func (o Options) validate() error {
+	var errs []error
+	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+	if (o.Dir == "") == (o.Files == nil) {
+		bad("exactly one of a model folder and built-in files must be given")
+	}
+	if o.Name == "" {
+		bad("the model needs a name")
+	}
+	oneOf := func(name, value string, allowed ...string) {
+		for _, a := range allowed {
+			if value == a {
+				return
+			}
+		}
+		bad("%s: %q is none of %q", name, value, allowed)
+	}
+	oneOf("infer_dtype", o.DType, "auto", "float32", "bfloat16", "float16")
+	oneOf("load_format", o.LoadFormat, "auto", "dummy")
+	oneOf("kv_cache_dtype", o.KVDType, "auto", "float32", "bfloat16")
+	oneOf("tool_call_parser", o.ToolParser, "auto", "none", "hermes")
+	oneOf("reasoning_parser", o.ReasoningParser, "auto", "none", "qwen3")
+	notNegative := func(name string, v int64) {
+		if v < 0 {
+			bad("%s: %d is negative", name, v)
+		}
+	}
+	notNegative("threads", int64(o.Threads))
+	notNegative("max_model_len", int64(o.MaxModelLen))
+	notNegative("kv_cache_memory", o.KVCacheBytes)
+	notNegative("max_num_seqs", int64(o.MaxNumSeqs))
+	notNegative("max_num_batched_tokens", int64(o.MaxBatchedTokens))
+	notNegative("max_queue", int64(o.MaxQueue))
+	if o.MaxBatchedTokens < o.MaxNumSeqs {
+		bad("max_num_batched_tokens (%d) is below max_num_seqs (%d): a step could not hold every sequence",
+			o.MaxBatchedTokens, o.MaxNumSeqs)
+	}
+	names := map[string]bool{o.Name: true}
+	for _, a := range o.Adapters {
+		if a.Name == "" {
+			bad("an adapter needs a name")
+		} else if names[a.Name] {
+			bad("two models are named %q", a.Name)
+		}
+		names[a.Name] = true
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,202 @@
+package native
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+
+	"pagoda/backends/native/chat"
+	"pagoda/backends/native/jinja"
+	"pagoda/backends/native/model"
+	"pagoda/backends/native/token"
+	"pagoda/checkpoint"
+	"pagoda/engine"
+)
+
+// prompt is a request's prompt as the model sees it.
+type prompt struct {
+	tokens    []int32
+	openThink bool // it has opened the thoughts
+}
+
+// loadTokenizer reads tokenizer and chat template. A checkpoint without a template serves plain completions only.
+func (e *Engine) loadTokenizer(ck *checkpoint.Checkpoint, spec *model.Spec) error {
+	vocabulary, err := ck.ReadFile("tokenizer.json")
+	if err != nil {
+		return fmt.Errorf("tokenizer: %w", err)
+	}
+	config, err := ck.ReadFile("tokenizer_config.json")
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("tokenizer: %w", err)
+	}
+	if e.tok, err = token.Load(vocabulary, config); err != nil {
+		return fmt.Errorf("tokenizer: %w", err)
+	}
+	e.own(e.tok.Close)
+	e.vocab = min(e.tok.VocabSize(), spec.Vocab)
+	for id := range e.vocab {
+		e.longest = max(e.longest, len(e.tok.Bytes(int32(id))))
+	}
+	source := e.opts.ChatTemplate
+	if source == "" {
+		file, err := ck.ReadFile("chat_template.jinja")
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("chat template: %w", err)
+		}
+		source = string(file)
+	}
+	if source == "" {
+		source = e.tok.ChatTemplate()
+	}
+	if source == "" {
+		return nil
+	}
+	return e.loadTemplate(source)
+}
+
+func (e *Engine) loadTemplate(source string) error {
+	t, err := jinja.Compile(source, jinja.Options{})
+	if err != nil {
+		return fmt.Errorf("chat template: %w", err)
+	}
+	var special []string
+	for _, s := range e.tok.Special() {
+		special = append(special, s.Content)
+	}
+	e.prompter = chat.NewPrompter(chat.PrompterConfig{Template: t, Source: source, Special: special,
+		Tokens: e.tok.TemplateVars()})
+	e.reasoning, e.tools = chat.DetectFormats(source)
+	choose := func(found *string, option string) {
+		switch option {
+		case "auto":
+		case "none":
+			*found = ""
+		default:
+			*found = option
+		}
+	}
+	choose(&e.reasoning, e.opts.ReasoningParser)
+	choose(&e.tools, e.opts.ToolParser)
+	return nil
+}
+
+// endOfSequence lists the tokens that end an answer: those of generation_config.json, else config.json's, and the
+// tokenizer's.
+func endOfSequence(cfg *checkpoint.Config, gen *checkpoint.GenerationConfig, tok *token.Tokenizer) []int32 {
+	ids := gen.EOSTokenIDs
+	if len(ids) == 0 {
+		ids = cfg.EOSTokenIDs
+	}
+	eos := append([]int32(nil), ids...)
+	if t := tok.EOS(); t.ID >= 0 {
+		eos = append(eos, t.ID)
+	}
+	return eos
+}
+
+// promptOf renders and tokenizes req's prompt and checks that it fits. At most GOMAXPROCS calls run at once.
+func (e *Engine) promptOf(ctx context.Context, req *engine.Request) (prompt, error) {
+	select {
+	case e.prepare <- struct{}{}:
+		defer func() { <-e.prepare }()
+	case <-ctx.Done():
+		return prompt{}, &engine.Error{Code: engine.Canceled, Message: "the request was cancelled", Err: context.Cause(ctx)}
+	}
+	p, err := e.tokenize(req, true)
+	if err != nil {
+		return p, err
+	}
+	if len(p.tokens) == 0 {
+		return p, engine.BadField(promptField(req), "the prompt is empty")
+	}
+	return p, nil
+}
+
+// tokenize turns req's prompt into tokens. With bounded, a text that cannot fit is refused before the work is done.
+func (e *Engine) tokenize(req *engine.Request, bounded bool) (p prompt, err error) {
+	var text string
+	var cuts []int
+	switch {
+	case req.Chat != nil:
+		if e.prompter == nil {
+			return p, engine.Errorf(engine.Invalid, "this model has no chat template; use /v1/completions")
+		}
+		r, err := e.prompter.Render(req.Chat)
+		if err != nil {
+			return p, err
+		}
+		text, cuts, p.openThink = r.Text, r.Cuts, r.OpenThink
+	case req.Text != nil:
+		text = *req.Text
+	default:
+		for i, id := range req.Tokens {
+			if id < 0 || int(id) >= e.vocab {
+				return p, engine.BadField("prompt", "token %d is %d, outside the vocabulary of %d tokens", i, id, e.vocab)
+			}
+		}
+		p.tokens = req.Tokens
+		return p, nil
+	}
+	if least := len(text) / e.longest; bounded && least > e.maxLen {
+		return p, e.tooLong(req, fmt.Sprintf("at least %d", least))
+	}
+	if req.Chat != nil {
+		p.tokens, err = e.tok.EncodeCut(text, cuts)
+	} else {
+		p.tokens, err = e.tok.Encode(text, req.AddSpecialTokens == nil || *req.AddSpecialTokens)
+	}
+	if err != nil {
+		return p, &engine.Error{Code: engine.Invalid, Param: promptField(req), Message: "the prompt could not be tokenized", Err: err}
+	}
+	return p, nil
+}
+
+// Tokenize returns the token ids of req's prompt.
+func (e *Engine) Tokenize(ctx context.Context, req *engine.Request) ([]int32, error) {
+	if err := e.serves(req.Model); err != nil {
+		return nil, err
+	}
+	p, err := e.tokenize(req, false)
+	return p.tokens, err
+}
+
+// Detokenize returns the text of tokens, special tokens included.
+func (e *Engine) Detokenize(_ context.Context, name string, tokens []int32) (string, error) {
+	if err := e.checkTokens(name, tokens); err != nil {
+		return "", err
+	}
+	return e.tok.Decode(tokens, false), nil
+}
+
+// TokenText returns the text of each token; what is not UTF-8 shows as U+FFFD.
+func (e *Engine) TokenText(_ context.Context, name string, tokens []int32) ([]string, error) {
+	if err := e.checkTokens(name, tokens); err != nil {
+		return nil, err
+	}
+	out := make([]string, len(tokens))
+	for i, id := range tokens {
+		out[i] = e.tok.Decode([]int32{id}, false)
+	}
+	return out, nil
+}
+
+func (e *Engine) serves(name string) error {
+	ad, err := e.pickAdapter(name)
+	if ad != nil {
+		ad.Release()
+	}
+	return err
+}
+
+func (e *Engine) checkTokens(name string, tokens []int32) error {
+	if err := e.serves(name); err != nil {
+		return err
+	}
+	for i, id := range tokens {
+		if !e.tok.Valid(id) {
+			return engine.BadField("tokens", "token %d is %d, outside the vocabulary of %d tokens", i, id, e.tok.VocabSize())
+		}
+	}
+	return nil
+}

@@ -1,0 +1,157 @@
+package native
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+
+	"pagoda/backends/native/adapter"
+	"pagoda/backends/native/chat"
+	"pagoda/backends/native/sample"
+	"pagoda/backends/native/sched"
+	"pagoda/engine"
+)
+
+// newAnswer checks req, turns its prompt into tokens and makes the job for the loop.
+func (e *Engine) newAnswer(ctx context.Context, req *engine.Request) (*answer, error) {
+	if len(req.Extra) > 0 && !req.IgnoreExtra {
+		name := slices.Min(slices.Collect(maps.Keys(req.Extra)))
+		return nil, engine.BadField(name, "unknown field %q", name)
+	}
+	ad, err := e.pickAdapter(req.Model)
+	if err != nil {
+		return nil, err
+	}
+	a, err := e.build(ctx, req, ad)
+	if err != nil && ad != nil {
+		ad.Release()
+	}
+	return a, err
+}
+
+// pickAdapter finds what a model name stands for; nil is the base model. The caller releases the adapter.
+func (e *Engine) pickAdapter(name string) (*adapter.Adapter, error) {
+	if name == e.opts.Name {
+		return nil, nil
+	}
+	ad, err := e.adapters.Acquire(name)
+	if errors.Is(err, adapter.ErrNotFound) {
+		return nil, &engine.Error{Code: engine.NotFound, Param: "model", Message: "the model '" + name + "' does not exist"}
+	}
+	if err != nil {
+		return nil, engine.AsError(err)
+	}
+	return ad, nil
+}
+
+func (e *Engine) build(ctx context.Context, req *engine.Request, ad *adapter.Adapter) (*answer, error) {
+	p, err := e.promptOf(ctx, req)
+	if err != nil {
+		return nil, err
+	}
+	eos := endTokens(e.eos, &req.Sampling)
+	params, bad := e.defaults.resolve(req, eos, e.vocab)
+	if bad != nil {
+		return nil, bad
+	}
+	maxTokens, bad := e.maxTokens(req, len(p.tokens))
+	if bad != nil {
+		return nil, bad
+	}
+	n := max(1, req.Sampling.N)
+	j := &job{
+		id:  req.ID,
+		eos: eos,
+		box: newMailbox(),
+		spec: sched.GroupSpec{Prompt: p.tokens, N: n, MaxTokens: maxTokens, Salt: req.CacheSalt,
+			Tenant: req.Tenant, Priority: req.Priority, PromptLogits: req.Output.PromptLogprobs != nil},
+		adapter: ad,
+		prompt:  -1,
+	}
+	if ad != nil {
+		j.spec.Adapter = ad.ID()
+	}
+	if req.Output.PromptLogprobs != nil {
+		j.prompt = *req.Output.PromptLogprobs
+	}
+	a := &answer{job: j, tok: e.tok, stopIDs: req.Sampling.StopTokenIDs, showStop: req.Sampling.IncludeStop,
+		logprobs: req.Output.Logprobs != nil, left: n}
+	skip := req.Output.SkipSpecial == nil || *req.Output.SkipSpecial
+	for i := range n {
+		s, err := sample.New(params, p.tokens, e.vocab, i)
+		if err != nil {
+			return nil, engine.Errorf(engine.Invalid, "sampling parameters: %v", err)
+		}
+		j.choices = append(j.choices, &choice{job: j, sampler: s})
+		a.choices = append(a.choices, answerChoice{text: e.tok.NewStream(skip), out: e.newOutput(req, p)})
+	}
+	return a, nil
+}
+
+// newOutput makes the text side of one choice: stop strings, thoughts, tool calls.
+func (e *Engine) newOutput(req *engine.Request, p prompt) *chat.Output {
+	c := chat.OutputConfig{Stops: req.Sampling.Stop, IncludeStop: req.Sampling.IncludeStop,
+		Raw: req.Output.Raw || req.Chat == nil}
+	if ch := req.Chat; ch != nil {
+		c.Parser = chat.ParserConfig{
+			Reasoning: e.reasoning != "",
+			OpenThink: p.openThink,
+			Tools:     e.tools != "" && len(ch.Tools) > 0 && ch.ToolChoice != "none",
+			OneCall:   ch.ParallelToolCalls != nil && !*ch.ParallelToolCalls,
+		}
+	}
+	return chat.NewOutput(c)
+}
+
+// maxTokens is how many tokens a choice may have: what the request says, else the model's default, else what fits.
+func (e *Engine) maxTokens(req *engine.Request, numPrompt int) (int, *engine.Error) {
+	room := e.maxLen - numPrompt
+	want := room
+	if m := e.defaults.maxTokens; m != nil {
+		want = min(room, *m)
+	}
+	if m := req.Sampling.MaxTokens; m != nil {
+		want = *m
+	}
+	if want > room || room < 0 || room == 0 && req.Sampling.MaxTokens == nil {
+		return 0, e.tooLong(req, strconv.Itoa(numPrompt))
+	}
+	if req.Sampling.MinTokens > want {
+		return 0, engine.BadField("min_tokens", "min_tokens (%d) is above the %d tokens that may be generated",
+			req.Sampling.MinTokens, want)
+	}
+	return want, nil
+}
+
+// tooLong says that prompt and completion do not fit. numPrompt is a number or "at least" one.
+func (e *Engine) tooLong(req *engine.Request, numPrompt string) *engine.Error {
+	err := engine.Errorf(engine.TooLong, "this model's context is %d tokens, but the prompt has %s tokens", e.maxLen, numPrompt)
+	err.Param = promptField(req)
+	if m := req.Sampling.MaxTokens; m != nil {
+		err.Message += fmt.Sprintf(" and %d more were asked for", *m)
+	}
+	return err
+}
+
+// promptField is the client's name for what a prompt was made of.
+func promptField(req *engine.Request) string {
+	if req.Chat != nil {
+		return "messages"
+	}
+	return "prompt"
+}
+
+// admissionError turns the scheduler's refusal into the client's error.
+func (r *runner) admissionError(err error) *engine.Error {
+	if errors.Is(err, sched.ErrFull) {
+		return r.busy()
+	}
+	if e, ok := errors.AsType[*sched.TooLongError](err); ok {
+		return engine.Errorf(engine.TooLong, "this server holds %d tokens of a request, but the prompt has %d tokens and %d "+
+			"more were asked for", e.Limit, e.NumPrompt, e.MaxTokens)
+	}
+	return &engine.Error{Code: engine.Internal, Message: "internal error", Err: err}
+}

@@ -1,4 +1,4 @@
-//! Tokenizer, chat templates and grammars behind one C ABI.
+//! Tokenizer and grammars behind one C ABI.
 //!
 //! The archive is named `libtokenizers.a` so that the Go module daulet/tokenizers links against it:
 //! `daulet` exports that module's C functions, `tokenizer` the length-counted calls it lacks, and
@@ -9,7 +9,6 @@
 
 pub mod daulet;
 mod guard;
-pub mod template;
 pub mod tokenizer;
 
 // Keeps llguidance's `llg_*` functions in the archive.

@@ -73,7 +73,7 @@ func (c *Config) options() []*Option {
 				"sequences, at most half of the free memory"},
 		{Name: "kv_cache_dtype", target: &c.KVCacheDType, Default: "auto",
 			Choices: []string{"auto", "float32", "bfloat16"}, Group: engine, Commands: all, Backends: "native",
-			Help: "type of the KV cache; auto is the type that weights are kept in"},
+			Help: "type of the KV cache; auto is float32, bfloat16 halves the memory"},
 		{Name: "max_num_seqs", target: &c.MaxNumSeqs, Default: "64", Min: 1, Max: 65536, Group: engine, Commands: all,
 			Backends: "native", Help: "most sequences in one step"},
 		{Name: "max_num_batched_tokens", target: &c.MaxNumBatchedTokens, Default: "512", Min: 1, Max: 1 << 20,

@@ -10,8 +10,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/pbnjay/memory"
-
 	"pagoda/backends/native/adapter"
 	"pagoda/backends/native/chat"
 	"pagoda/backends/native/model"
@@ -153,8 +151,8 @@ func (e *Engine) loadModel(ck *checkpoint.Checkpoint, spec *model.Spec) error {
 		return err
 	}
 	o := model.Options{DType: dt, MaxLen: e.opts.MaxModelLen, KVDType: model.DType(e.opts.KVDType)}
-	if need, have := spec.WeightBytes(o), int64(memory.TotalMemory()); have > 0 && need > have {
-		return fmt.Errorf("the weights need %d MiB, %d MiB more than this machine has", need>>20, (need-have)>>20)
+	if need, have := spec.WeightBytes(o), e.opts.MemoryBytes; have > 0 && need > have {
+		return fmt.Errorf("the weights need %d MiB, %d MiB more than there is", need>>20, (need-have)>>20)
 	}
 	if e.opts.LoadFormat == "dummy" {
 		e.model, err = model.LoadDummy(e.device, spec, 1, o)
@@ -239,8 +237,8 @@ func (e *Engine) numBlocks() (int, error) {
 	blocks := perSeq * int64(e.opts.MaxNumSeqs)
 	if e.opts.KVCacheBytes > 0 {
 		blocks = e.opts.KVCacheBytes / per
-	} else if total := int64(memory.TotalMemory()); total > 0 {
-		blocks = min(blocks, max(0, total-e.device.Allocated())/2/per)
+	} else if have := e.opts.MemoryBytes; have > 0 {
+		blocks = min(blocks, max(0, have-e.device.Allocated())/2/per)
 	}
 	if blocks < perSeq {
 		return 0, fmt.Errorf("the KV cache holds %d blocks, but one sequence of %d tokens needs %d (%d MiB): "+

@@ -23,9 +23,10 @@ type Options struct {
 	Kernels    string // CPU variant; "": the best this machine runs
 	LoadFormat string // "auto" reads the weights, "dummy" makes random ones of the same shape; "" is auto
 
+	MemoryBytes      int64  // memory that weights and KV cache together may take; 0: no bound
 	MaxModelLen      int    // 0: the checkpoint's own limit
-	KVCacheBytes     int64  // 0: enough for MaxNumSeqs sequences of the full length, at most half the free memory
-	KVDType          string // "auto", "float32", "bfloat16"; "" is auto: the compute type
+	KVCacheBytes     int64  // 0: enough for MaxNumSeqs full sequences, at most half of what the weights leave
+	KVDType          string // "auto", "float32", "bfloat16"; "" is auto: float32
 	MaxNumSeqs       int    // sequences per step; 0 is 64
 	MaxBatchedTokens int    // tokens per step; 0 is 512
 	MaxQueue         int    // sequences waiting; 0 is 512

@@ -32,7 +32,7 @@ func tuneRuntime(log zerolog.Logger) {
 func nativeOptions(cfg *config.Config, log zerolog.Logger) (native.Options, error) {
 	o := native.Options{
 		DType: cfg.InferDType, Threads: cfg.Threads, Kernels: cfg.CPUKernels, LoadFormat: cfg.LoadFormat,
-		MaxModelLen: cfg.MaxModelLen, KVCacheBytes: cfg.KVCacheMemory, KVDType: cfg.KVCacheDType,
+		MemoryBytes: availableMemory(), MaxModelLen: cfg.MaxModelLen, KVCacheBytes: cfg.KVCacheMemory, KVDType: cfg.KVCacheDType,
 		MaxNumSeqs: cfg.MaxNumSeqs, MaxBatchedTokens: cfg.MaxNumBatchedTokens, MaxQueue: cfg.MaxQueue,
 		NoPrefixCache: !cfg.EnablePrefixCaching,
 		ToolParser:    cfg.ToolCallParser, ReasoningParser: cfg.ReasoningParser,

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net/http"
 	"reflect"
 	"slices"
@@ -44,8 +45,38 @@ func decodeBytes(body []byte, v any) error {
 	if jsontext.Value(body).Kind() != '{' && jsontext.Value(body).IsValid() {
 		return engine.Errorf(engine.Invalid, "the body must be a JSON object")
 	}
-	if err := json.Unmarshal(body, v); err != nil {
+	if err := json.Unmarshal(body, v, integers); err != nil {
 		return decodeError("", err)
+	}
+	return nil
+}
+
+// integers lets 16.0 and 1e3 be the integers that they are in JSON Schema, and in languages without an integer type.
+var integers = json.WithUnmarshalers(json.JoinUnmarshalers(
+	json.UnmarshalFromFunc(readInteger[int]), json.UnmarshalFromFunc(readInteger[int32]),
+	json.UnmarshalFromFunc(readInteger[int64])))
+
+func readInteger[T int | int32 | int64](dec *jsontext.Decoder, v *T) error {
+	if dec.PeekKind() != '0' {
+		return json.SkipFunc
+	}
+	raw, err := dec.ReadValue()
+	if err != nil {
+		return err
+	}
+	i, err := strconv.ParseInt(string(raw), 10, 64)
+	if errors.Is(err, strconv.ErrSyntax) {
+		var f float64
+		if f, err = strconv.ParseFloat(string(raw), 64); err == nil && f != math.Trunc(f) {
+			return errors.New("must be an integer")
+		}
+		if math.Abs(f) > 1<<53 { // beyond, floats are not exact
+			return strconv.ErrRange
+		}
+		i = int64(f)
+	}
+	if *v = T(i); err != nil || int64(*v) != i {
+		return strconv.ErrRange
 	}
 	return nil
 }
@@ -105,7 +136,12 @@ func expectation(e *json.SemanticError) string {
 			return "must be a string"
 		case reflect.Float64:
 			return "must be a number"
-		case reflect.Int, reflect.Int32, reflect.Int64:
+		case reflect.Int32:
+			if e.JSONKind == '"' { // a name in logit_bias, or a string where an id should be
+				return "is not a token id"
+			}
+			return "must be an integer"
+		case reflect.Int, reflect.Int64:
 			return "must be an integer"
 		case reflect.Slice:
 			return "must be a list"

@@ -21,6 +21,7 @@ const (
 	maxTopLogprobs  = 20
 	maxCacheSaltLen = 256
 	maxPenalty      = 2
+	minRepetition   = 0.01 // much less, and logits overflow
 	maxRepetition   = 100
 	maxTools        = 128
 	maxMessages     = 4096
@@ -51,7 +52,7 @@ func (c *checker) sampling(b *openapi.Sampling, maxN int, req *engine.Request, o
 	c.above("typical_p", b.TypicalP, 0, 1)
 	inRange(c, "presence_penalty", b.PresencePenalty, -maxPenalty, maxPenalty)
 	inRange(c, "frequency_penalty", b.FrequencyPenalty, -maxPenalty, maxPenalty)
-	c.above("repetition_penalty", b.RepetitionPenalty, 0, maxRepetition)
+	inRange(c, "repetition_penalty", b.RepetitionPenalty, minRepetition, maxRepetition)
 	inRange(c, "n", b.N, 1, maxN)
 	inRange(c, "min_tokens", b.MinTokens, 0, math.MaxInt32)
 	inRange(c, "priority", b.Priority, math.MinInt32, math.MaxInt32)

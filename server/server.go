@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/http"
@@ -186,5 +187,14 @@ func (s *Server) notFound(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *Server) methodNotAllowed(w http.ResponseWriter, r *http.Request) {
+	path := cmp.Or(r.URL.RawPath, r.URL.Path) // what chi routes by; it tells the methods to its own handler only
+	var allowed []string
+	if s.router.Match(chi.NewRouteContext(), http.MethodGet, path) {
+		allowed = append(allowed, http.MethodGet, http.MethodHead)
+	}
+	if s.router.Match(chi.NewRouteContext(), http.MethodPost, path) {
+		allowed = append(allowed, http.MethodPost)
+	}
+	w.Header().Set("Allow", strings.Join(allowed, ", "))
 	s.writeError(w, r, engine.Errorf(engine.MethodNotAllowed, "method not allowed on this route"))
 }

@@ -34,8 +34,13 @@ func (s *Server) uiPage(name string) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) { s.serveUI(w, r, name) }
 }
 
+// uiAsset serves what the pages load; pages have routes of their own.
 func (s *Server) uiAsset(w http.ResponseWriter, r *http.Request) {
-	s.serveUI(w, r, chi.URLParam(r, "file"))
+	name := chi.URLParam(r, "file")
+	if path.Ext(name) == ".html" {
+		name = ""
+	}
+	s.serveUI(w, r, name)
 }
 
 func (s *Server) serveUI(w http.ResponseWriter, r *http.Request, name string) {

@@ -13,8 +13,8 @@ def ids(value):
 def short(value):
     """Texts and lists that fit the model's context."""
     if isinstance(value, dict):
-        return {k: short(v) for k, v in value.items()}
-    return value[:16] if isinstance(value, str) else [short(v) for v in value[:4]] if isinstance(value, list) else value
+        return {k: short(v) if k != "parameters" else {"properties": {}} for k, v in value.items()}
+    return value[:12] if isinstance(value, str) else [short(v) for v in value[:3]] if isinstance(value, list) else value
 
 
 def can_continue(messages):

@@ -58,6 +58,14 @@ type Config struct {
 	System      string
 	Temperature float64 // negative: the model's own
 	MaxTokens   int
+
+	Requests     int
+	Concurrency  int
+	InputTokens  int
+	OutputTokens int
+	Endpoint     string
+	Rounds       int
+	JSON         bool
 }
 
 // Defaults is the Config of a start without any option.
@@ -115,6 +123,14 @@ func (c *Config) Validate() error {
 
 // Address is what the server listens on.
 func (c *Config) Address() string { return net.JoinHostPort(c.Host, strconv.Itoa(c.Port)) }
+
+// ModelID is the model or adapter that chat and bench ask for, "" for the first one served.
+func (c *Config) ModelID() string {
+	if c.ChatModel == "" && c.URL != "" {
+		return c.ModelNameOrPath
+	}
+	return c.ChatModel
+}
 
 // Adapter is an entry of adapter_name_or_path.
 type Adapter struct{ Name, Path string }

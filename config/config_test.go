@@ -304,3 +304,33 @@ func FuzzFile(f *testing.F) {
 		}
 	})
 }
+
+func TestArgs(t *testing.T) {
+	file := write(t, "a.yaml", "threads: 1\nport: 9\nkv_cache_memory: 1.5GiB\nadapter_name_or_path: [a=/x, b=/y]\n")
+	r, err := Load("bench", []string{file, "--json", "--requests", "3", "--no_enable_prefix_caching"}, []string{"API_KEY=k"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	again, err := Load("serve", r.Args("serve"), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if again.Threads != 1 || again.KVCacheMemory != 3<<29 || again.EnablePrefixCaching || len(again.AdapterNameOrPath) != 2 ||
+		len(again.APIKey) != 0 || again.Requests != Defaults().Requests {
+		t.Errorf("%q makes %+v", r.Args("serve"), again.Config)
+	}
+}
+
+// With url the engine's options have no effect, which is told.
+func TestURLWarns(t *testing.T) {
+	r, err := Load("chat", []string{"--url", "http://h/v1", "--model", "m", "--threads", "2", "--temperature", "0"}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(r.Warnings) != 1 || r.Warnings[0] != "--threads: threads has no effect with url" {
+		t.Errorf("warnings %q", r.Warnings)
+	}
+	if r.ModelID() != "m" {
+		t.Errorf("model %q", r.ModelID())
+	}
+}

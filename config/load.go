@@ -36,7 +36,20 @@ func Load(command string, args, environ []string) (*Result, error) {
 	if len(l.errs) == 0 {
 		l.errs = append(l.errs, l.res.Config.Validate())
 	}
+	l.warnOfURL()
 	return l.res, errors.Join(l.errs...)
+}
+
+// warnOfURL names what was set for an engine that another server's URL takes the place of.
+func (l *loader) warnOfURL() {
+	if l.res.URL == "" || l.command == "serve" {
+		return
+	}
+	for _, o := range l.opts {
+		if place := l.res.Source(o.Name); place != "default" && o.Backends != "" && o.Name != "model_name_or_path" {
+			l.warn("%s: %s has no effect with url", place, o.Name)
+		}
+	}
 }
 
 func isConfigFile(arg string) bool {

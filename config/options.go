@@ -25,17 +25,21 @@ const (
 	web    = "Server"
 	logs   = "Log"
 	talk   = "Chat"
+	speed  = "Bench"
 
-	all   = "serve, chat, bench"
-	serve = "serve"
-	chat  = "chat"
+	all       = "serve, chat, bench"
+	serve     = "serve"
+	chat      = "chat"
+	bench     = "bench"
+	chatBench = "chat, bench"
 )
 
 // options is the table, bound to c.
 func (c *Config) options() []*Option {
 	return []*Option{
 		{Name: "model_name_or_path", Aliases: []string{"model"}, target: &c.ModelNameOrPath, Group: model, Commands: all,
-			Backends: "all", Help: "folder of the checkpoint; empty is the built-in model"},
+			Backends: "all", Help: "folder of the checkpoint, with url the id of a model there; empty is the built-in model, " +
+				"with url the first one served"},
 		{Name: "served_model_name", target: &c.ServedModelName, Env: []string{"API_MODEL_NAME"}, Group: model,
 			Commands: all, Backends: "all", Help: "id that clients use; empty is the folder's name"},
 		{Name: "adapter_name_or_path", Aliases: []string{"lora_modules"}, target: &c.AdapterNameOrPath, Group: model,
@@ -89,7 +93,7 @@ func (c *Config) options() []*Option {
 		{Name: "port", target: &c.Port, Env: []string{"API_PORT"}, Default: "8000", Max: 65535, Group: web,
 			Commands: serve, Help: "port to listen on; 0 is any free one, told in the log"},
 		{Name: "api_key", target: &c.APIKey, Env: []string{"API_KEY"}, Secret: true, Group: web,
-			Commands: "serve, chat, bench", Help: "key that clients must send, or several separated by commas; none: no key is asked for"},
+			Commands: "serve, chat, bench", Help: "key that clients must send, or several separated by commas; none: no key is asked for; with url, the first is sent"},
 		{Name: "api_key_file", target: &c.APIKeyFile, Group: web, Commands: "serve, chat, bench",
 			Help: "file with one key a line"},
 		{Name: "allowed_hosts", target: &c.AllowedHosts, Group: web, Commands: serve,
@@ -119,15 +123,30 @@ func (c *Config) options() []*Option {
 		{Name: "access_log", target: &c.AccessLog, Default: "true", Group: logs, Commands: serve,
 			Help: "one line a request, with tokens and times, never with prompts or keys"},
 
-		{Name: "url", target: &c.URL, Group: talk, Commands: "chat, bench",
-			Help: "talk to this server (http://host:port/v1) instead of a model in this process"},
-		{Name: "chat_model", target: &c.ChatModel, Group: talk, Commands: chat,
-			Help: "model or adapter to talk to; empty is the first one served"},
+		{Name: "url", target: &c.URL, Group: talk, Commands: chatBench,
+			Help: "use this server (http://host:port/v1) instead of a model in this process"},
+		{Name: "chat_model", target: &c.ChatModel, Group: talk, Commands: chatBench,
+			Help: "model or adapter to use; empty is what model_name_or_path says"},
 		{Name: "system", target: &c.System, Group: talk, Commands: chat, Help: "system message"},
 		{Name: "temperature", target: &c.Temperature, Default: "-1", Min: -1, Max: 2, Group: talk, Commands: chat,
 			Help: "sampling temperature; 0 is greedy, -1 the model's own"},
 		{Name: "max_tokens", Aliases: []string{"max_new_tokens"}, target: &c.MaxTokens, Max: 1 << 30, Group: talk,
 			Commands: chat, Help: "most tokens of an answer; 0 is up to the model's limit"},
+
+		{Name: "requests", target: &c.Requests, Default: "64", Min: 1, Max: 1 << 20, Group: speed, Commands: bench,
+			Help: "requests that the load consists of"},
+		{Name: "concurrency", target: &c.Concurrency, Default: "8", Min: 1, Max: 4096, Group: speed, Commands: bench,
+			Help: "requests at once"},
+		{Name: "input_tokens", target: &c.InputTokens, Default: "128", Min: 1, Max: 1 << 24, Group: speed,
+			Commands: bench, Help: "tokens of each prompt"},
+		{Name: "output_tokens", target: &c.OutputTokens, Default: "64", Min: 2, Max: 1 << 24, Group: speed,
+			Commands: bench, Help: "tokens of each answer"},
+		{Name: "endpoint", target: &c.Endpoint, Default: "chat", Choices: []string{"chat", "completions"}, Group: speed,
+			Commands: bench, Help: "what to ask of url's server"},
+		{Name: "rounds", target: &c.Rounds, Default: "5", Min: 1, Max: 1000, Group: speed, Commands: bench,
+			Help: "samples of each figure of this process"},
+		{Name: "json", target: &c.JSON, Default: "false", Group: speed, Commands: bench,
+			Help: "print the report as JSON"},
 	}
 }
 

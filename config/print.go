@@ -15,6 +15,18 @@ func (r *Result) Source(name string) string {
 	return "default"
 }
 
+// Args are the flags that give command the values that were set here, as far as it heeds them. Secrets are left out:
+// other users of the machine can read a process's arguments.
+func (r *Result) Args(command string) []string {
+	var args []string
+	for _, o := range r.Config.options() {
+		if r.Source(o.Name) != "default" && o.heededBy(command) && !o.Secret {
+			args = append(args, "--"+o.Name+"="+o.Text())
+		}
+	}
+	return args
+}
+
 // Print writes each option with its value and source. Secrets are masked.
 func (r *Result) Print(w io.Writer) error {
 	tw := tabwriter.NewWriter(w, 0, 4, 2, ' ', 0)

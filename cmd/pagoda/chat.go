@@ -48,7 +48,7 @@ func chat(cfg *config.Result) error {
 	}
 	defer t.close()
 	c := &conversation{talker: t, in: os.Stdin, out: os.Stdout, tty: isTerminal(os.Stdin) && isTerminal(os.Stdout),
-		model: cfg.ChatModel, system: cfg.System}
+		model: cfg.ModelID(), system: cfg.System}
 	interrupts := make(chan os.Signal, 1)
 	signal.Notify(interrupts, os.Interrupt)
 	go func() {

@@ -40,6 +40,8 @@ var arrows = map[string]row{
 	"backends/native/model":   {deps: "kernels quant checkpoint", never: "net/http"},
 	"backends/native/adapter": {deps: "backends/native/model kernels quant checkpoint", never: "net/http"},
 	"backends/native":         {deps: "engine backends/native/... kernels quant checkpoint ffi", never: "net/http"},
+	"client":                  {},
+	"bench":                   {deps: "engine client"},
 	"cmd/pagoda":              {deps: "*"},
 	"test/summary":            {},
 	"test/blackbox":           {deps: "*"},

@@ -26,6 +26,9 @@ func main() {
 	case err == nil:
 	case errors.Is(err, errUsage):
 		os.Exit(2)
+	case errors.Is(err, errInterrupted):
+		fmt.Fprintln(os.Stderr, "pagoda: interrupted")
+		os.Exit(130)
 	default:
 		fmt.Fprintln(os.Stderr, "pagoda:", err)
 		os.Exit(1)
@@ -49,6 +52,7 @@ func rootCommand() *cobra.Command {
 	root.AddCommand(
 		configured("serve", "the HTTP server", serve, "api"),
 		configured("chat", "a conversation in the terminal", chat),
+		configured("bench", "how fast a model answers here, or a server's", benchmark),
 		flagsCommand(), versionCommand(), doctorCommand(), healthCommand(),
 	)
 	// Cobra itself reports unknown commands; they are mistakes of usage too.

@@ -30,6 +30,10 @@ func attribute(x any, name string) (any, bool) {
 		if m, ok := strMethods[name]; ok {
 			return bound(name, m, x), true
 		}
+	case markup:
+		if m, ok := strMethods[name]; ok {
+			return markupMethod(name, m, x), true
+		}
 	case *dict:
 		if slices.Contains(dictChanges, name) {
 			return unsafeAttr(x, name), true
@@ -44,6 +48,7 @@ func attribute(x any, name string) (any, bool) {
 		if name == "copy" {
 			return bound(name, func(st *state, l *list, a args) any {
 				a.bind("copy", 0)
+				st.charge(len(l.items) * itemBytes)
 				return &list{slices.Clone(l.items)}
 			}, x), true
 		}
@@ -81,6 +86,28 @@ func attribute(x any, name string) (any, bool) {
 	return nil, false
 }
 
+// markupMethod is a method of str on safe text: what it puts in is escaped, what comes out is safe.
+func markupMethod(name string, m method[string], x markup) *function {
+	return &function{name: name, call: func(st *state, a args) any {
+		switch name {
+		case "replace":
+			if len(a.pos) > 1 {
+				a.pos = slices.Clone(a.pos)
+				a.pos[1] = st.escape(a.pos[1])
+			}
+		case "join":
+			items := slices.Clone(st.iterate(a.bind("join", 1, "iterable")[0]))
+			for i, item := range items {
+				items[i] = st.escape(item)
+			}
+			a = args{pos: []any{&list{items}}}
+		case "format", "ljust", "rjust", "center":
+			unsupported("%s of text that is marked safe", name)
+		}
+		return keepMarkup(m(st, string(x), a))
+	}}
+}
+
 func unsafeAttr(x any, name string) *undefined {
 	return &undefined{what: sprintf("attribute '%s' of '%s' object", name, typeName(x)), unsafe: true}
 }
@@ -89,15 +116,16 @@ var dictMethods = map[string]method[*dict]{
 	"items":  viewMethod("items"),
 	"keys":   viewMethod("keys"),
 	"values": viewMethod("values"),
-	"get": func(_ *state, d *dict, a args) any {
+	"get": func(st *state, d *dict, a args) any {
 		p := a.bind("get", 1, "key", "default")
-		if v, ok := d.get(p[0]); ok {
+		if v, ok := st.find(d, p[0]); ok {
 			return v
 		}
 		return given(p[1], nil)
 	},
-	"copy": func(_ *state, d *dict, a args) any {
+	"copy": func(st *state, d *dict, a args) any {
 		a.bind("copy", 0)
+		st.charge(len(d.keys) * pairBytes)
 		return d.clone()
 	},
 }
@@ -120,19 +148,19 @@ func (d *dict) clone() *dict {
 func sequenceMethod(name string, items []any) (any, bool) {
 	switch name {
 	case "count":
-		return &function{name: name, call: func(_ *state, a args) any {
+		return &function{name: name, call: func(st *state, a args) any {
 			x, n := a.bind(name, 1, "value")[0], int64(0)
 			for _, item := range items {
-				if equal(item, x) {
+				if st.equal(item, x) {
 					n++
 				}
 			}
 			return n
 		}}, true
 	case "index":
-		return &function{name: name, call: func(_ *state, a args) any {
+		return &function{name: name, call: func(st *state, a args) any {
 			x := a.bind(name, 1, "value")[0]
-			at := slices.IndexFunc(items, func(item any) bool { return equal(item, x) })
+			at := slices.IndexFunc(items, func(item any) bool { return st.equal(item, x) })
 			if at < 0 {
 				valueError("value is not in list")
 			}

@@ -1,12 +1,15 @@
 package jinja
 
-import "strings"
+import (
+	"slices"
+	"strings"
+)
 
 func (e *constExpr) eval(*state, *scope) any { return e.value }
 
 func (e *nameExpr) eval(st *state, sc *scope) any {
 	st.step()
-	return sc.lookup(e.name)
+	return st.lookup(sc, e.name)
 }
 
 func (e *nsTarget) eval(*state, *scope) any { return nil } // only ever assigned to
@@ -25,10 +28,11 @@ func (e *tupleExpr) eval(st *state, sc *scope) any { return &tuple{items: evalAl
 func (e *listExpr) eval(st *state, sc *scope) any { return &list{evalAll(st, sc, e.items)} }
 
 func (e *dictExpr) eval(st *state, sc *scope) any {
+	st.charge(pairBytes)
 	d := newDict()
 	for i, k := range e.keys {
 		st.step()
-		d.set(k.eval(st, sc), e.values[i].eval(st, sc))
+		st.put(d, k.eval(st, sc), e.values[i].eval(st, sc))
 	}
 	return d
 }
@@ -71,14 +75,14 @@ func (e *unaryExpr) eval(st *state, sc *scope) any {
 		}
 		return f
 	}
-	return arithmetic(map[byte]string{'-': "-", '+': "+"}[e.op], int64(0), v)
+	return st.arithmetic(map[byte]string{'-': "-", '+': "+"}[e.op], int64(0), v)
 }
 
 func (e *concatExpr) eval(st *state, sc *scope) any {
 	var out strings.Builder
 	for _, part := range e.parts {
 		text := st.str(part.eval(st, sc))
-		st.charge(out.Len() + len(text))
+		st.charge(len(text))
 		out.WriteString(text)
 	}
 	return out.String()
@@ -89,7 +93,7 @@ func (e *compareExpr) eval(st *state, sc *scope) any {
 	for i, op := range e.ops {
 		st.step()
 		right := e.rest[i].eval(st, sc)
-		if !compare(op, left, right) {
+		if !st.compare(op, left, right) {
 			return false
 		}
 		left = right
@@ -97,35 +101,38 @@ func (e *compareExpr) eval(st *state, sc *scope) any {
 	return true
 }
 
-func compare(op string, a, b any) bool {
+func (st *state) compare(op string, a, b any) bool {
 	switch op {
 	case "==":
-		return equal(a, b)
+		return st.equal(a, b)
 	case "!=":
-		return !equal(a, b)
+		return !st.equal(a, b)
 	case "<":
-		return less(a, b, op)
+		return st.less(a, b, op)
 	case ">":
-		return less(b, a, op)
+		return st.less(b, a, op)
 	case "<=":
-		return less(a, b, op) || equal(a, b)
+		return st.less(a, b, op) || st.equal(a, b)
 	case ">=":
-		return less(b, a, op) || equal(a, b)
+		return st.less(b, a, op) || st.equal(a, b)
 	case "in":
-		return contains(b, a)
+		return st.contains(b, a)
 	}
-	return !contains(b, a)
+	return !st.contains(b, a)
 }
 
 func (e *binaryExpr) eval(st *state, sc *scope) any {
 	st.step()
 	a, b := e.left.eval(st, sc), e.right.eval(st, sc)
 	if isNumber(a) && isNumber(b) {
-		return arithmetic(e.op, a, b)
+		return st.arithmetic(e.op, a, b)
 	}
 	checkDefined(a)
 	if s, ok := a.(string); ok && e.op == "%" {
 		return st.percent(s, b)
+	}
+	if _, ok := a.(markup); ok && e.op == "%" {
+		unsupported("%% of text that is marked safe")
 	}
 	checkDefined(b)
 	switch e.op {
@@ -144,6 +151,13 @@ func (e *binaryExpr) eval(st *state, sc *scope) any {
 
 // join is + on sequences.
 func (st *state) join(a, b any) (any, bool) {
+	_, safeA := a.(markup)
+	_, safeB := b.(markup)
+	if isText(a) && isText(b) && (safeA || safeB) {
+		s, t := st.escape(a), st.escape(b)
+		st.charge(len(s) + len(t))
+		return s + t, true
+	}
 	if s, ok := a.(string); ok {
 		t, ok := b.(string)
 		st.charge(len(s) + len(t))
@@ -153,7 +167,7 @@ func (st *state) join(a, b any) (any, bool) {
 	if !ok {
 		return nil, false
 	}
-	st.charge(8 * (len(x) + len(y)))
+	st.charge(itemBytes * (len(x) + len(y)))
 	items := append(append(make([]any, 0, len(x)+len(y)), x...), y...)
 	if _, ok := a.(*list); ok {
 		return &list{items}, true
@@ -173,6 +187,8 @@ func (st *state) repeat(a, b any) (any, bool) {
 	switch a := a.(type) {
 	case string:
 		return st.repeatText(a, n), true
+	case markup:
+		return markup(st.repeatText(string(a), n)), true
 	case *list:
 		return &list{st.repeatItems(a.items, n)}, true
 	case *tuple:
@@ -185,14 +201,14 @@ func (st *state) repeatText(s string, n int) string {
 	if n <= 0 || s == "" {
 		return ""
 	}
-	st.charge(min(n, st.limits.Output+1) * len(s))
+	st.charge(min(n, 1<<31) * min(len(s), 1<<31))
 	return strings.Repeat(s, n)
 }
 
 func (st *state) repeatItems(items []any, n int) []any {
 	var out []any
 	if len(items) > 0 {
-		st.charge(min(n, st.limits.Output+1) * len(items) * 8)
+		st.charge(min(n, 1<<31) * len(items) * itemBytes)
 		for range n {
 			out = append(out, items...)
 		}
@@ -202,16 +218,16 @@ func (st *state) repeatItems(items []any, n int) []any {
 
 func (e *attrExpr) eval(st *state, sc *scope) any {
 	st.step()
-	return getAttr(e.x.eval(st, sc), e.name)
+	return st.getAttr(e.x.eval(st, sc), e.name)
 }
 
 func (e *itemExpr) eval(st *state, sc *scope) any {
 	st.step()
-	return getItem(e.x.eval(st, sc), e.index.eval(st, sc))
+	return st.getItem(e.x.eval(st, sc), e.index.eval(st, sc))
 }
 
 // getAttr is x.name: an attribute (a method and the like) comes before an item.
-func getAttr(x any, name string) any {
+func (st *state) getAttr(x any, name string) any {
 	if u, ok := x.(*undefined); ok {
 		u.fail()
 	}
@@ -219,7 +235,7 @@ func getAttr(x any, name string) any {
 		return v
 	}
 	if d, ok := x.(*dict); ok {
-		if v, ok := d.get(name); ok {
+		if v, ok := st.find(d, name); ok {
 			return v
 		}
 	}
@@ -227,19 +243,25 @@ func getAttr(x any, name string) any {
 }
 
 // getItem is x[key]: an item comes before an attribute.
-func getItem(x, key any) any {
+func (st *state) getItem(x, key any) any {
 	switch x := x.(type) {
 	case *undefined:
 		x.fail()
+	case markup:
+		v := st.getItem(string(x), key)
+		if s, ok := v.(string); ok {
+			return markup(s)
+		}
+		return v
 	case *dict:
 		if hashable(key) {
-			if v, ok := x.get(key); ok {
+			if v, ok := st.find(x, key); ok {
 				return v
 			}
 		}
 	case string, *list, *tuple, *rangeValue:
 		if n, ok := asInt(key); ok {
-			if v, ok := elementAt(x, n); ok {
+			if v, ok := st.elementAt(x, n); ok {
 				return v
 			}
 		}
@@ -253,22 +275,16 @@ func getItem(x, key any) any {
 }
 
 func hashable(v any) bool {
-	switch v := v.(type) {
-	case *list, *dict:
+	switch v.(type) {
+	case *list, *dict, *namespace:
 		return false
-	case *tuple:
-		for _, item := range v.items {
-			if !hashable(item) {
-				return false
-			}
-		}
 	}
 	return true
 }
 
 // elementAt returns the n-th element of a sequence, from the end if n is negative.
-func elementAt(x any, n int64) (any, bool) {
-	size, _ := length(x)
+func (st *state) elementAt(x any, n int64) (any, bool) {
+	size, _ := st.length(x)
 	if n < 0 {
 		n += int64(size)
 	}
@@ -294,23 +310,32 @@ func elementAt(x any, n int64) (any, bool) {
 func (e *sliceExpr) eval(st *state, sc *scope) any {
 	st.step()
 	x := e.x.eval(st, sc)
-	checkDefined(x)
 	var bounds [3]any
 	for i, b := range []expr{e.start, e.stop, e.step} {
 		if b != nil {
 			bounds[i] = b.eval(st, sc)
-			if u, ok := bounds[i].(*undefined); ok {
-				return noElement(x, u.what)
-			}
 		}
 	}
-	size, ok := length(x)
+	return st.slice(x, bounds)
+}
+
+// slice is x[start:stop:step].
+func (st *state) slice(x any, bounds [3]any) any {
+	checkDefined(x)
+	for _, b := range bounds {
+		if _, ok := asBig(b); !ok && b != nil {
+			return noElement(x, "slice")
+		}
+	}
+	size, ok := st.length(x)
 	if !ok {
 		return noElement(x, "slice")
 	}
-	st.charge(size)
+	st.charge(size * 4)
 	start, stop, step := sliceBounds(bounds, size)
 	switch x := x.(type) {
+	case markup:
+		return markup(st.slice(string(x), bounds).(string))
 	case string:
 		runes := []rune(x)
 		var out strings.Builder
@@ -375,19 +400,24 @@ type args struct {
 func (a *argList) eval(st *state, sc *scope) args {
 	out := args{pos: evalAll(st, sc, a.pos), names: a.names, named: evalAll(st, sc, a.named)}
 	if a.spread != nil {
-		out.pos = append(out.pos, iterate(a.spread.eval(st, sc))...)
+		out.pos = append(out.pos, st.iterate(a.spread.eval(st, sc))...)
 	}
 	if a.kwargs != nil {
 		d, ok := a.kwargs.eval(st, sc).(*dict)
 		if !ok {
 			typeError("argument after ** must be a mapping")
 		}
+		st.charge(len(d.keys) * (pairBytes + len(a.names)))
+		out.names = slices.Clip(out.names)
 		for i, k := range d.keys {
 			name, ok := k.(string)
 			if !ok {
 				typeError("keywords must be strings")
 			}
-			out = out.with(name, d.values[i])
+			if slices.Contains(a.names, name) {
+				typeError("got multiple values for keyword argument '%s'", name)
+			}
+			out.names, out.named = append(out.names, name), append(out.named, d.values[i])
 		}
 	}
 	return out
@@ -395,8 +425,7 @@ func (a *argList) eval(st *state, sc *scope) args {
 
 // with returns a with one more named argument.
 func (a args) with(name string, v any) args {
-	a.names = append(a.names[:len(a.names):len(a.names)], name)
-	a.named = append(a.named[:len(a.named):len(a.named)], v)
+	a.names, a.named = append(slices.Clip(a.names), name), append(a.named, v)
 	return a
 }
 

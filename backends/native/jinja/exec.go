@@ -1,5 +1,7 @@
 package jinja
 
+import "slices"
+
 // signal tells how a body ended.
 type signal int
 
@@ -39,7 +41,7 @@ func (st *state) exec(s stmt, sc *scope) signal {
 		text := st.capture(func() { st.execAll(s.body, sc.child()) })
 		st.assign(s.target, st.applyFilters(s.filter, text, sc), sc)
 	case *macroStmt:
-		sc.set(s.name, st.macro(s.macroDef, sc))
+		st.set(sc, s.name, st.macro(s.macroDef, sc))
 	case *callStmt:
 		st.print(st.str(s.call.call(st, sc, st.macro(s.body, sc))))
 	case *filterStmt:
@@ -65,15 +67,15 @@ func (st *state) exec(s stmt, sc *scope) signal {
 func (st *state) assign(target expr, v any, sc *scope) {
 	switch target := target.(type) {
 	case *nameExpr:
-		sc.set(target.name, v)
+		st.set(sc, target.name, v)
 	case *nsTarget:
-		ns, ok := sc.lookup(target.name).(*namespace)
+		ns, ok := st.lookup(sc, target.name).(*namespace)
 		if !ok {
 			fail("TemplateRuntimeError", "cannot assign attribute on non-namespace object")
 		}
 		ns.vars.set(target.attr, v)
 	case *tupleExpr:
-		items := iterate(v)
+		items := st.iterate(v)
 		if len(items) != len(target.items) {
 			valueError("cannot unpack %d values into %d", len(items), len(target.items))
 		}
@@ -105,14 +107,8 @@ type loop struct {
 	again   func(items any) string // of a recursive loop
 }
 
-// rest is what iterating over the loop itself would give; Python shares its iterator, we refuse.
-func (l *loop) rest() []any {
-	unsupported("iterating over the loop variable")
-	return nil
-}
-
 func (st *state) runLoop(s *forStmt, over any, sc *scope, depth int) signal {
-	l := &loop{items: iterate(over), depth: depth}
+	l := &loop{items: st.iterate(over), depth: depth}
 	st.charge(len(l.items))
 	if s.test != nil {
 		l.items = st.passing(s, l.items, sc)
@@ -126,7 +122,7 @@ func (st *state) runLoop(s *forStmt, over any, sc *scope, depth int) signal {
 	}
 	for l.i = range l.items {
 		inner := sc.child()
-		inner.set("loop", l)
+		st.set(inner, "loop", l)
 		st.assign(s.target, l.items[l.i], inner)
 		if st.execAll(s.body, inner) == breakLoop {
 			break
@@ -197,8 +193,8 @@ func (l *loop) cycle(_ *state, a args) any {
 	return a.pos[l.i%len(a.pos)]
 }
 
-func (l *loop) hasChanged(_ *state, a args) any {
-	same := l.called && equalItems(l.changed, a.pos, 0)
+func (l *loop) hasChanged(st *state, a args) any {
+	same := l.called && st.equalItems(l.changed, a.pos, 0)
 	l.changed, l.called = a.pos, true
 	return !same
 }
@@ -218,15 +214,15 @@ func (st *state) macro(m *macroDef, sc *scope) *function {
 
 // bind sets the macro's parameters from the arguments of a call.
 func (m *macroDef) bind(st *state, sc *scope, a args) {
+	st.charge(pairBytes * len(a.names))
 	named := newDict()
 	for i, name := range a.names {
 		named.set(name, a.named[i])
 	}
+	taken := map[string]bool{}
 	take := func(name string) (any, bool) {
 		v, ok := named.get(name)
-		if ok {
-			named = named.without(name)
-		}
+		taken[name] = true
 		return v, ok
 	}
 	firstDefault := len(m.params) - len(m.defaults)
@@ -243,36 +239,32 @@ func (m *macroDef) bind(st *state, sc *scope, a args) {
 		case !ok:
 			v = &undefined{what: sprintf("parameter '%s' was not provided", param)}
 		}
-		sc.set(param, v)
+		st.set(sc, param, v)
 	}
-	if m.takesCaller && !contains(&list{items: stringsToAny(m.params)}, "caller") {
+	if m.takesCaller && !slices.Contains(m.params, "caller") {
 		v, ok := take("caller")
 		if !ok {
 			v = &undefined{what: "No caller defined"}
 		}
-		sc.set("caller", v)
+		st.set(sc, "caller", v)
+	}
+	rest := newDict()
+	for i, k := range named.keys {
+		if !taken[k.(string)] {
+			rest.set(k, named.values[i])
+		}
 	}
 	if m.takesKwargs {
-		sc.set("kwargs", named)
-	} else if len(named.keys) > 0 {
-		typeError("macro '%s' takes no keyword argument '%s'", m.name, named.keys[0])
+		st.set(sc, "kwargs", rest)
+	} else if len(rest.keys) > 0 {
+		typeError("macro '%s' takes no keyword argument '%s'", m.name, rest.keys[0])
 	}
 	extra := a.pos[min(len(m.params), len(a.pos)):]
 	if m.takesVarargs {
-		sc.set("varargs", &tuple{items: extra})
+		st.set(sc, "varargs", &tuple{items: extra})
 	} else if len(extra) > 0 {
 		typeError("macro '%s' takes not more than %d argument(s)", m.name, len(m.params))
 	}
-}
-
-func (d *dict) without(key any) *dict {
-	out := newDict()
-	for i, k := range d.keys {
-		if !equal(k, key) {
-			out.set(k, d.values[i])
-		}
-	}
-	return out
 }
 
 func stringsToAny(in []string) []any {

@@ -6,6 +6,7 @@ import (
 	"math/big"
 	"net/url"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -16,7 +17,41 @@ func (st *state) filter(name string, v any, a args) any {
 	if !ok {
 		fail("TemplateRuntimeError", "No filter named '%s'.", name)
 	}
-	return f(st, v, a)
+	m, safe := v.(markup)
+	if !safe || slices.Contains(filtersOfMarkup, name) {
+		return f(st, v, a)
+	}
+	v = f(st, string(m), a)
+	if slices.Contains(filtersKeepMarkup, name) {
+		return keepMarkup(v)
+	}
+	return v
+}
+
+// Some filters see that a value is safe; of the others some give what is safe again.
+var (
+	filtersOfMarkup   = []string{"default", "d", "escape", "e", "pprint"}
+	filtersKeepMarkup = []string{"upper", "lower", "capitalize", "trim", "center", "string", "reverse"}
+)
+
+// keepMarkup turns the strings of a result into markup.
+func keepMarkup(v any) any {
+	each := func(in []any) []any {
+		out := make([]any, len(in))
+		for i, item := range in {
+			out[i] = keepMarkup(item)
+		}
+		return out
+	}
+	switch v := v.(type) {
+	case string:
+		return markup(v)
+	case *list:
+		return &list{each(v.items)}
+	case *tuple:
+		return &tuple{items: each(v.items)}
+	}
+	return v
 }
 
 var filters map[string]func(st *state, v any, a args) any
@@ -27,12 +62,15 @@ func init() { // some look others up
 		"lower":       textFilter("lower", lower),
 		"capitalize":  textFilter("capitalize", capitalize),
 		"title":       textFilter("title", titleFilter),
-		"escape":      textFilter("escape", escape),
-		"e":           textFilter("e", escape),
-		"forceescape": textFilter("forceescape", escape),
-		"safe":        textFilter("safe", func(s string) string { return s }),
-		"string":      textFilter("string", func(s string) string { return s }),
-		"striptags":   textFilter("striptags", striptags),
+		"escape":      escapeFilter,
+		"e":           escapeFilter,
+		"forceescape": func(st *state, v any, a args) any { return escapeFilter(st, st.str(v), a) },
+		"safe": func(st *state, v any, a args) any {
+			a.bind("safe", 0)
+			return markup(st.str(v))
+		},
+		"string":    textFilter("string", func(s string) string { return s }),
+		"striptags": textFilter("striptags", striptags),
 		"wordcount": func(st *state, v any, a args) any {
 			a.bind("wordcount", 0)
 			return int64(len(wordRE.FindAllString(st.str(v), -1)))
@@ -75,32 +113,25 @@ func init() { // some look others up
 			}
 			return noElement(v, name)
 		},
-		"pprint": func(st *state, v any, a args) any {
-			text := st.repr(v)
-			if runeCount(text) > 80 {
-				unsupported("pprint of more than one line")
-			}
-			return text
-		},
 
 		"list": func(st *state, v any, a args) any {
 			a.bind("list", 0)
-			items := iterate(v)
-			st.charge(8 * len(items))
+			items := st.iterate(v)
+			st.charge(itemBytes * len(items))
 			return &list{append([]any(nil), items...)}
 		},
-		"items": func(_ *state, v any, a args) any {
+		"items": func(st *state, v any, a args) any {
 			a.bind("items", 0)
-			if isUndefined(v) {
-				return &generator{}
-			}
 			d, ok := v.(*dict)
-			if !ok {
+			if !ok && !isUndefined(v) {
 				typeError("Can only get item pairs from a mapping.")
 			}
-			return &generator{pairs(d)}
+			if !ok {
+				return fromItems(nil)
+			}
+			return fromItems(st.pairs(d))
 		},
-		"first": first, "last": last, "reverse": reverse, "join": join, "random": random,
+		"first": first, "last": last, "reverse": reverse, "join": join,
 		"sort": sorted, "dictsort": dictsort, "unique": unique, "groupby": groupby, "sum": sum,
 		"min": extreme("min", "<"), "max": extreme("max", ">"), "batch": batch, "slice": slice,
 		"map":    mapFilter,
@@ -108,6 +139,7 @@ func init() { // some look others up
 		"selectattr": selectFilter(true, true), "rejectattr": selectFilter(false, true),
 
 		"wordwrap": missingFilter("wordwrap"), "urlize": missingFilter("urlize"),
+		"pprint": missingFilter("pprint"), "random": missingFilter("random"),
 	}
 }
 
@@ -116,6 +148,11 @@ func missingFilter(name string) func(*state, any, args) any {
 		unsupported("the filter %s", name)
 		return nil
 	}
+}
+
+func escapeFilter(st *state, v any, a args) any {
+	a.bind("escape", 0)
+	return st.escape(v)
 }
 
 // textFilter is a filter without arguments on the text of a value.
@@ -129,7 +166,7 @@ func textFilter(name string, f func(string) string) func(*state, any, args) any 
 }
 
 var (
-	wordRE     = regexp.MustCompile(`[\p{L}\p{N}_\p{M}]+`)
+	wordRE     = regexp.MustCompile(`[\p{L}\p{N}_]+`)
 	wordPartRE = regexp.MustCompile(`[-({\[<\s\x{a0}\x{2000}-\x{200a}\x{2028}\x{2029}\x{3000}]+`)
 	tagRE      = regexp.MustCompile(`(?s)<!--.*?-->|<[^>]*>`)
 )
@@ -156,8 +193,16 @@ func titleFilter(s string) string {
 	return out.String()
 }
 
-func escape(s string) string {
-	return strings.NewReplacer("&", "&amp;", ">", "&gt;", "<", "&lt;", "'", "&#39;", `"`, "&#34;").Replace(s)
+var htmlEscaper = strings.NewReplacer("&", "&amp;", ">", "&gt;", "<", "&lt;", "'", "&#39;", `"`, "&#34;")
+
+// escape makes text safe for HTML, unless it already is.
+func (st *state) escape(v any) markup {
+	if m, ok := v.(markup); ok {
+		return m
+	}
+	s := st.str(v)
+	st.charge(len(s))
+	return markup(htmlEscaper.Replace(s))
 }
 
 func striptags(s string) string {
@@ -218,16 +263,16 @@ func urlencode(st *state, v any, a args) any {
 	if s, ok := v.(string); ok {
 		return strings.ReplaceAll(quote(s), "%2F", "/")
 	}
-	items, ok := tryIterate(v)
+	items, ok := st.tryIterate(v)
 	if d, isDict := v.(*dict); isDict {
-		items = pairs(d)
+		items = st.pairs(d)
 	}
 	if !ok {
 		return strings.ReplaceAll(quote(v), "%2F", "/")
 	}
 	var parts []string
 	for _, item := range items {
-		pair := iterate(item)
+		pair := st.iterate(item)
 		if len(pair) != 2 {
 			valueError("not a pair")
 		}
@@ -249,7 +294,7 @@ func xmlattr(st *state, v any, a args) any {
 			if strings.ContainsAny(st.str(k), " \t\n\f\r/>=") {
 				valueError("Invalid character in attribute name")
 			}
-			parts = append(parts, escape(st.str(k))+`="`+escape(st.str(value))+`"`)
+			parts = append(parts, string(st.escape(k)+`="`+st.escape(value)+`"`))
 		}
 	}
 	out := strings.Join(parts, " ")
@@ -299,7 +344,7 @@ func tojson(st *state, v any, a args) any {
 		w.indent, w.comma = &space, ","
 	}
 	if separators := given(p[2], nil); separators != nil {
-		pair := iterate(separators)
+		pair := st.iterate(separators)
 		if len(pair) != 2 {
 			valueError("separators must be a pair")
 		}
@@ -317,9 +362,9 @@ func defaultFilter(_ *state, v any, a args) any {
 	return v
 }
 
-func count(_ *state, v any, a args) any {
+func count(st *state, v any, a args) any {
 	a.bind("length", 0)
-	n, ok := length(v)
+	n, ok := st.length(v)
 	if !ok {
 		typeError("object of type '%s' has no len()", typeName(v))
 	}

@@ -7,7 +7,7 @@ import (
 
 // getter returns what an attribute argument picks from an item: a path of names and positions with
 // dots between them, or a position. nil picks the item itself.
-func getter(attr any, def any) func(item any) any {
+func (st *state) getter(attr any, def any) func(item any) any {
 	if attr == nil {
 		return func(item any) any { return item }
 	}
@@ -20,7 +20,7 @@ func getter(attr any, def any) func(item any) any {
 	}
 	return func(item any) any {
 		for _, part := range parts {
-			item = getItem(item, part)
+			item = st.getItem(item, part)
 			if def != nil && isUndefined(item) {
 				item = def
 			}
@@ -38,7 +38,7 @@ func attrPart(part string) any {
 
 // sortKey is getter for sorting: several attributes with commas between them, and text in lower case
 // unless case matters.
-func sortKey(attr any, caseSensitive bool) func(item any) any {
+func (st *state) sortKey(attr any, caseSensitive bool) func(item any) any {
 	fold := func(v any) any {
 		if s, ok := v.(string); ok && !caseSensitive {
 			return lower(s)
@@ -47,12 +47,12 @@ func sortKey(attr any, caseSensitive bool) func(item any) any {
 	}
 	path, ok := attr.(string)
 	if !ok || !strings.Contains(path, ",") {
-		get := getter(attr, nil)
+		get := st.getter(attr, nil)
 		return func(item any) any { return fold(get(item)) }
 	}
 	var gets []func(any) any
 	for _, one := range strings.Split(path, ",") {
-		gets = append(gets, getter(one, nil))
+		gets = append(gets, st.getter(one, nil))
 	}
 	return func(item any) any {
 		key := &list{}
@@ -69,12 +69,12 @@ func (st *state) sortBy(items []any, key func(any) any, reverse bool) []any {
 	for i, item := range items {
 		keys[i], order[i] = key(item), i
 	}
-	st.charge(64 * len(items))
+	st.charge(pairBytes * len(items))
 	st.sortStable(order, func(i, j int) bool {
 		if reverse {
 			i, j = j, i
 		}
-		return less(keys[i], keys[j], "<")
+		return st.less(keys[i], keys[j], "<")
 	})
 	out := make([]any, len(items))
 	for n, i := range order {
@@ -85,8 +85,8 @@ func (st *state) sortBy(items []any, key func(any) any, reverse bool) []any {
 
 func sorted(st *state, v any, a args) any {
 	p := a.bind("sort", 0, "reverse", "case_sensitive", "attribute")
-	key := sortKey(given(p[2], nil), truth(given(p[1], false)))
-	return &list{st.sortBy(iterate(v), key, truth(given(p[0], false)))}
+	key := st.sortKey(given(p[2], nil), truth(given(p[1], false)))
+	return &list{st.sortBy(st.iterate(v), key, truth(given(p[0], false)))}
 }
 
 func dictsort(st *state, v any, a args) any {
@@ -104,26 +104,22 @@ func dictsort(st *state, v any, a args) any {
 	default:
 		fail("FilterArgumentError", `You can only sort by either "key" or "value"`)
 	}
-	return &list{st.sortBy(pairs(d), sortKey(at, truth(given(p[0], false))), truth(given(p[2], false)))}
+	return &list{st.sortBy(st.pairs(d), st.sortKey(at, truth(given(p[0], false))), truth(given(p[2], false)))}
 }
 
-func first(_ *state, v any, a args) any {
+func first(st *state, v any, a args) any {
 	a.bind("first", 0)
-	if g, ok := v.(*generator); ok {
-		if len(g.items) == 0 {
-			return &undefined{what: "No first item, sequence was empty."}
-		}
-		item := g.items[0]
-		g.items = g.items[1:]
-		return item
+	g, ok := v.(*generator)
+	if !ok {
+		g = fromItems(st.iterate(v))
 	}
-	if items := iterate(v); len(items) > 0 {
-		return items[0]
+	if item, ok := g.next(); ok {
+		return item
 	}
 	return &undefined{what: "No first item, sequence was empty."}
 }
 
-func last(_ *state, v any, a args) any {
+func last(st *state, v any, a args) any {
 	a.bind("last", 0)
 	switch v.(type) {
 	case *generator:
@@ -131,7 +127,7 @@ func last(_ *state, v any, a args) any {
 	case *undefined:
 		checkDefined(v)
 	}
-	if items := iterate(v); len(items) > 0 {
+	if items := st.iterate(v); len(items) > 0 {
 		return items[len(items)-1]
 	}
 	return &undefined{what: "No last item, sequence was empty."}
@@ -139,70 +135,58 @@ func last(_ *state, v any, a args) any {
 
 func reverse(st *state, v any, a args) any {
 	a.bind("reverse", 0)
-	items := iterate(v)
-	st.charge(8 * len(items))
-	out := make([]any, len(items))
-	for i, item := range items {
-		out[len(items)-1-i] = item
+	switch v := v.(type) {
+	case string:
+		return st.slice(v, [3]any{nil, nil, int64(-1)})
+	case *generator:
+		typeError("argument must be iterable")
 	}
-	if _, ok := v.(string); ok {
-		return strings.Join(texts(out), "")
-	}
-	return &generator{out}
-}
-
-func texts(items []any) []string {
-	out := make([]string, len(items))
-	for i, item := range items {
-		out[i], _ = item.(string)
-	}
-	return out
+	items := st.iterate(v)
+	at := len(items)
+	return &generator{func() (any, bool) {
+		if at == 0 {
+			return nil, false
+		}
+		at--
+		return items[at], true
+	}}
 }
 
 func join(st *state, v any, a args) any {
 	p := a.bind("join", 0, "d", "attribute")
-	get := getter(given(p[1], nil), nil)
+	get := st.getter(given(p[1], nil), nil)
 	var parts []string
-	for _, item := range iterate(v) {
+	for _, item := range st.iterate(v) {
 		st.step()
 		parts = append(parts, st.str(get(item)))
 	}
 	return st.joinText(parts, st.str(given(p[0], "")))
 }
 
-func random(_ *state, v any, a args) any {
-	unsupported("the filter random: prompts are to be the same every time")
-	return nil
-}
-
 func unique(st *state, v any, a args) any {
 	p := a.bind("unique", 0, "case_sensitive", "attribute")
-	key := sortKey(given(p[1], nil), truth(given(p[0], false)))
-	seen := map[any]bool{}
-	out := &generator{}
-	for _, item := range iterate(v) {
-		st.step()
-		h := hashKey(key(item))
-		if !seen[h] {
-			seen[h] = true
-			out.items = append(out.items, item)
-		}
-	}
-	return out
+	key := st.sortKey(given(p[1], nil), truth(given(p[0], false)))
+	seen := newDict()
+	return st.generate(v, func(item any) (any, bool) {
+		k := key(item)
+		_, known := st.find(seen, k)
+		st.put(seen, k, nil)
+		return item, !known
+	})
 }
 
 func groupby(st *state, v any, a args) any {
 	p := a.bind("groupby", 1, "attribute", "default", "case_sensitive")
 	def := given(p[1], nil)
-	get := getter(p[0], def)
-	fold := sortKey(nil, truth(given(p[2], false)))
+	get := st.getter(p[0], def)
+	fold := st.sortKey(nil, truth(given(p[2], false)))
 	key := func(item any) any { return fold(get(item)) }
 	out := &list{}
 	var lastKey any
 	var group *list
-	for _, item := range st.sortBy(iterate(v), key, false) {
+	for _, item := range st.sortBy(st.iterate(v), key, false) {
 		k := key(item)
-		if group == nil || !equal(k, lastKey) {
+		if group == nil || !st.equal(k, lastKey) {
 			group, lastKey = &list{}, k
 			named := &tuple{items: []any{get(item), group}, names: []string{"grouper", "list"}}
 			out.items = append(out.items, named)
@@ -214,9 +198,9 @@ func groupby(st *state, v any, a args) any {
 
 func sum(st *state, v any, a args) any {
 	p := a.bind("sum", 0, "attribute", "start")
-	get := getter(given(p[0], nil), nil)
+	get := st.getter(given(p[0], nil), nil)
 	total := given(p[1], int64(0))
-	for _, item := range iterate(v) {
+	for _, item := range st.iterate(v) {
 		add := &binaryExpr{"+", &constExpr{total}, &constExpr{get(item)}}
 		total = add.eval(st, nil)
 	}
@@ -226,16 +210,16 @@ func sum(st *state, v any, a args) any {
 func extreme(name, op string) func(*state, any, args) any {
 	return func(st *state, v any, a args) any {
 		p := a.bind(name, 0, "case_sensitive", "attribute")
-		key := sortKey(nil, truth(given(p[0], false)))
-		get := getter(given(p[1], nil), nil)
-		items := iterate(v)
+		key := st.sortKey(nil, truth(given(p[0], false)))
+		get := st.getter(given(p[1], nil), nil)
+		items := st.iterate(v)
 		if len(items) == 0 {
 			return &undefined{what: "No aggregated item, sequence was empty."}
 		}
 		best, bestKey := items[0], key(get(items[0]))
 		for _, item := range items[1:] {
 			st.step()
-			if k := key(get(item)); compare(op, k, bestKey) {
+			if k := key(get(item)); st.compare(op, k, bestKey) {
 				best, bestKey = item, k
 			}
 		}
@@ -247,12 +231,11 @@ func batch(st *state, v any, a args) any {
 	p := a.bind("batch", 1, "linecount", "fill_with")
 	size := mustInt(p[0])
 	fill := given(p[1], nil)
-	out := &generator{}
-	var row []any
-	for _, item := range iterate(v) {
-		st.step()
+	var rows, row []any
+	for _, item := range st.iterate(v) {
+		st.charge(itemBytes)
 		if len(row) == size {
-			out.items = append(out.items, &list{row})
+			rows = append(rows, &list{row})
 			row = nil
 		}
 		row = append(row, item)
@@ -261,20 +244,20 @@ func batch(st *state, v any, a args) any {
 		if fill != nil && len(row) < size {
 			row = append(row, st.repeatItems([]any{fill}, size-len(row))...)
 		}
-		out.items = append(out.items, &list{row})
+		rows = append(rows, &list{row})
 	}
-	return out
+	return fromItems(rows)
 }
 
 func slice(st *state, v any, a args) any {
 	p := a.bind("slice", 1, "slices", "fill_with")
-	items, n, fill := iterate(v), mustInt(p[0]), given(p[1], nil)
+	items, n, fill := st.iterate(v), mustInt(p[0]), given(p[1], nil)
 	if n <= 0 {
 		fail("ZeroDivisionError", "integer modulo by zero")
 	}
-	st.charge(min(n, st.limits.Output+1) * 64)
+	st.charge(n * pairBytes)
 	size, longer := len(items)/n, len(items)%n
-	out := &generator{}
+	var rows []any
 	offset := 0
 	for i := range n {
 		start := offset + i*size
@@ -285,9 +268,9 @@ func slice(st *state, v any, a args) any {
 		if fill != nil && i >= longer {
 			row = append(row, fill)
 		}
-		out.items = append(out.items, &list{row})
+		rows = append(rows, &list{row})
 	}
-	return out
+	return fromItems(rows)
 }
 
 func mapFilter(st *state, v any, a args) any {
@@ -298,27 +281,22 @@ func mapFilter(st *state, v any, a args) any {
 		if p[0] == (unset{}) {
 			fail("FilterArgumentError", "map requires a filter argument")
 		}
-		f = getter(p[0], given(p[1], nil))
+		f = st.getter(p[0], given(p[1], nil))
 	default:
 		name, rest := mustStr(a.pos[0]), args{a.pos[1:], a.names, a.named}
 		f = func(item any) any { return st.filter(name, item, rest) }
 	}
-	out := &generator{}
-	for _, item := range iterate(v) {
-		st.step()
-		out.items = append(out.items, f(item))
-	}
-	return out
+	return st.generate(v, func(item any) (any, bool) { return f(item), true })
 }
 
 func selectFilter(keep, byAttr bool) func(*state, any, args) any {
 	return func(st *state, v any, a args) any {
-		get := getter(nil, nil)
+		get := st.getter(nil, nil)
 		if byAttr {
 			if len(a.pos) == 0 {
 				fail("FilterArgumentError", "Missing parameter for attribute name")
 			}
-			get = getter(a.pos[0], nil)
+			get = st.getter(a.pos[0], nil)
 			a.pos = a.pos[1:]
 		}
 		passes := truth
@@ -326,13 +304,6 @@ func selectFilter(keep, byAttr bool) func(*state, any, args) any {
 			name, rest := mustStr(a.pos[0]), args{a.pos[1:], a.names, a.named}
 			passes = func(item any) bool { return st.test(name, item, rest) }
 		}
-		out := &generator{}
-		for _, item := range iterate(v) {
-			st.step()
-			if passes(get(item)) == keep {
-				out.items = append(out.items, item)
-			}
-		}
-		return out
+		return st.generate(v, func(item any) (any, bool) { return item, passes(get(item)) == keep })
 	}
 }

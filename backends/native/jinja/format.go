@@ -378,7 +378,7 @@ func (st *state) formatField(field string, a args, next *int) string {
 			if end == 0 {
 				end = len(path)
 			}
-			v = getAttr(v, path[1:end])
+			v = st.getAttr(v, path[1:end])
 			path = path[end:]
 			continue
 		}
@@ -386,7 +386,7 @@ func (st *state) formatField(field string, a args, next *int) string {
 		if end < 0 {
 			valueError("Missing ']' in format string")
 		}
-		v = getItem(v, attrPart(path[1:end]))
+		v = st.getItem(v, attrPart(path[1:end]))
 		path = path[end+1:]
 	}
 	switch conversion {

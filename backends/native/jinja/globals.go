@@ -49,31 +49,33 @@ func newRange(_ *state, a args) any {
 }
 
 // dictOf is dict(mapping or pairs, **more).
-func dictOf(_ *state, a args) any {
+func dictOf(st *state, a args) any {
 	d := newDict()
 	if len(a.pos) > 1 {
 		typeError("dict expected at most 1 argument, got %d", len(a.pos))
 	}
 	if len(a.pos) == 1 {
 		if from, ok := a.pos[0].(*dict); ok {
+			st.charge(len(from.keys) * pairBytes)
 			d = from.clone()
 		} else {
-			for _, item := range iterate(a.pos[0]) {
-				pair := iterate(item)
+			for _, item := range st.iterate(a.pos[0]) {
+				pair := st.iterate(item)
 				if len(pair) != 2 {
 					valueError("dictionary update sequence element has length %d; 2 is required", len(pair))
 				}
-				d.set(pair[0], pair[1])
+				st.put(d, pair[0], pair[1])
 			}
 		}
 	}
 	for i, name := range a.names {
-		d.set(name, a.named[i])
+		st.put(d, name, a.named[i])
 	}
 	return d
 }
 
 func newNamespace(st *state, a args) any {
+	st.charge(pairBytes)
 	return &namespace{vars: *dictOf(st, a).(*dict)}
 }
 

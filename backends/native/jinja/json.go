@@ -207,33 +207,26 @@ func (r *jsonReader) hex4() rune {
 
 // jsonWriter writes as Python's json.dumps does.
 type jsonWriter struct {
-	st        *state
-	out       strings.Builder
-	ascii     bool
-	sortKeys  bool
-	indent    *string // one level's; nil: all in one line
-	comma     string
-	colon     string
-	lastCount int // bytes already charged
+	st       *state
+	out      strings.Builder
+	ascii    bool
+	sortKeys bool
+	indent   *string // one level's; nil: all in one line
+	comma    string
+	colon    string
 }
 
 func (w *jsonWriter) newline(depth int) {
 	if w.indent == nil {
 		return
 	}
-	w.st.charge(len(*w.indent) * depth)
 	w.out.WriteByte('\n')
-	w.out.WriteString(strings.Repeat(*w.indent, depth))
+	w.out.WriteString(w.st.repeatText(*w.indent, depth))
 }
 
 func (w *jsonWriter) value(v any, depth int) {
-	if depth > maxValueDepth {
-		fail("RecursionError", "maximum recursion depth exceeded while encoding a JSON object")
-	}
-	w.st.step()
-	w.st.charge(w.out.Len() - w.lastCount)
-	w.lastCount = w.out.Len()
-	switch v := v.(type) {
+	w.st.descend(depth)
+	switch v := plain(v).(type) {
 	case *dict:
 		w.object(v, depth)
 	case *list:
@@ -242,7 +235,10 @@ func (w *jsonWriter) value(v any, depth int) {
 		w.array(v.items, depth)
 	case string:
 		w.text(v)
-	case nil, bool, int64, *big.Int, float64:
+	case *big.Int:
+		w.st.charge(v.BitLen())
+		w.out.WriteString(v.String())
+	case nil, bool, int64, float64:
 		w.out.WriteString(scalarJSON(v))
 	default:
 		typeError("Object of type %s is not JSON serializable", typeName(v))
@@ -281,6 +277,7 @@ func (w *jsonWriter) array(items []any, depth int) {
 	w.out.WriteByte('[')
 	for i, item := range items {
 		if i > 0 {
+			w.st.charge(len(w.comma))
 			w.out.WriteString(w.comma)
 		}
 		w.newline(depth + 1)
@@ -300,15 +297,16 @@ func (w *jsonWriter) object(d *dict, depth int) {
 		order[i] = i
 	}
 	if w.sortKeys {
-		w.st.sortStable(order, func(i, j int) bool { return less(d.keys[i], d.keys[j], "<") })
+		w.st.sortStable(order, func(i, j int) bool { return w.st.less(d.keys[i], d.keys[j], "<") })
 	}
 	w.out.WriteByte('{')
 	for n, i := range order {
 		if n > 0 {
+			w.st.charge(len(w.comma))
 			w.out.WriteString(w.comma)
 		}
 		w.newline(depth + 1)
-		switch k := d.keys[i].(type) {
+		switch k := plain(d.keys[i]).(type) {
 		case string:
 			w.text(k)
 		case nil, bool, int64, *big.Int, float64:
@@ -316,6 +314,7 @@ func (w *jsonWriter) object(d *dict, depth int) {
 		default:
 			typeError("keys must be str, int, float, bool or None, not %s", typeName(k))
 		}
+		w.st.charge(len(w.colon))
 		w.out.WriteString(w.colon)
 		w.value(d.values[i], depth+1)
 	}
@@ -324,6 +323,7 @@ func (w *jsonWriter) object(d *dict, depth int) {
 }
 
 func (w *jsonWriter) text(s string) {
+	w.st.charge(len(s))
 	w.out.WriteByte('"')
 	for _, r := range s {
 		switch at := strings.IndexRune("\"\\\b\f\n\r\t", r); {

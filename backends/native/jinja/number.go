@@ -89,7 +89,7 @@ func bigFloat(f float64) *big.Int {
 }
 
 // compareNumbers returns -1, 0, 1, or 2 if one of them is not a number.
-func compareNumbers(a, b any) int {
+func (st *state) compareNumbers(a, b any) int {
 	x, xok := asInt(a)
 	y, yok := asInt(b)
 	if xok && yok {
@@ -106,6 +106,7 @@ func compareNumbers(a, b any) int {
 	if fok && math.IsNaN(f) || gok && math.IsNaN(g) {
 		return 2
 	}
+	st.charge(maxBits / 8)
 	return exact(a).Cmp(exact(b))
 }
 
@@ -119,7 +120,7 @@ func exact(v any) *big.Float {
 }
 
 // arithmetic is a op b for two numbers.
-func arithmetic(op string, a, b any) any {
+func (st *state) arithmetic(op string, a, b any) any {
 	_, aFloat := a.(float64)
 	_, bFloat := b.(float64)
 	if aFloat || bFloat {
@@ -138,10 +139,11 @@ func arithmetic(op string, a, b any) any {
 	}
 	m, _ := asBig(a)
 	n, _ := asBig(b)
-	return bigOp(op, m, n)
+	return st.bigOp(op, m, n)
 }
 
-func bigOp(op string, a, b *big.Int) any {
+func (st *state) bigOp(op string, a, b *big.Int) any {
+	st.charge(a.BitLen() / 64 * b.BitLen() / 64)
 	out := new(big.Int)
 	switch op {
 	case "+":

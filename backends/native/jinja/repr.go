@@ -16,6 +16,8 @@ func (st *state) str(v any) string {
 	switch v := v.(type) {
 	case string:
 		return v
+	case markup:
+		return string(v)
 	case *undefined:
 		return ""
 	}
@@ -26,15 +28,11 @@ func (st *state) str(v any) string {
 func (st *state) repr(v any) string {
 	var out strings.Builder
 	st.appendRepr(&out, v, 0)
-	st.charge(out.Len())
 	return out.String()
 }
 
 func (st *state) appendRepr(out *strings.Builder, v any, depth int) {
-	if depth > maxValueDepth {
-		fail("RecursionError", "maximum recursion depth exceeded while getting the repr of an object")
-	}
-	st.step()
+	st.descend(depth)
 	switch v := v.(type) {
 	case nil:
 		out.WriteString("None")
@@ -47,11 +45,17 @@ func (st *state) appendRepr(out *strings.Builder, v any, depth int) {
 	case int64:
 		out.WriteString(strconv.FormatInt(v, 10))
 	case *big.Int:
+		st.charge(v.BitLen())
 		out.WriteString(v.String())
 	case float64:
 		out.WriteString(floatRepr(v))
 	case string:
+		st.charge(len(v))
 		quote(out, v)
+	case markup:
+		out.WriteString("Markup(")
+		st.appendRepr(out, string(v), depth)
+		out.WriteByte(')')
 	case *undefined:
 		out.WriteString("Undefined")
 	case *list:
@@ -61,7 +65,7 @@ func (st *state) appendRepr(out *strings.Builder, v any, depth int) {
 	case *dict:
 		st.reprDict(out, v, depth)
 	case *view:
-		st.reprItems(out, "dict_"+v.kind+"([", v.items(), "])", depth)
+		st.reprItems(out, "dict_"+v.kind+"([", st.viewItems(v), "])", depth)
 	case *rangeValue:
 		out.WriteString("range(" + strconv.FormatInt(v.start, 10) + ", " + strconv.FormatInt(v.stop, 10))
 		if v.step != 1 {

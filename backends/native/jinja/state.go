@@ -15,6 +15,9 @@ type state struct {
 	line   int // of the statement that runs
 }
 
+// bytesPerStep is how much text may be built or read in one step.
+const bytesPerStep = 32
+
 // step counts one unit of work.
 func (st *state) step() {
 	if st.steps++; st.steps > st.limits.Steps {
@@ -22,12 +25,9 @@ func (st *state) step() {
 	}
 }
 
-// charge counts the building of n bytes (or list items) before it is done.
+// charge counts the building or reading of n bytes before it is done.
 func (st *state) charge(n int) {
-	if n > st.limits.Output {
-		fail(kindLimit, "output size")
-	}
-	if st.steps += n / 64; st.steps > st.limits.Steps {
+	if st.steps += 1 + n/bytesPerStep; st.steps > st.limits.Steps {
 		fail(kindLimit, "fuel")
 	}
 }
@@ -70,7 +70,8 @@ type scope struct {
 
 func (sc *scope) child() *scope { return &scope{parent: sc, root: sc.root} }
 
-func (sc *scope) set(name string, v any) {
+func (st *state) set(sc *scope, name string, v any) {
+	st.steps += len(sc.names) / 8
 	for i, n := range sc.names {
 		if n == name {
 			sc.values[i] = v
@@ -80,8 +81,9 @@ func (sc *scope) set(name string, v any) {
 	sc.names, sc.values = append(sc.names, name), append(sc.values, v)
 }
 
-func (sc *scope) lookup(name string) any {
+func (st *state) lookup(sc *scope, name string) any {
 	for s := sc; s != nil; s = s.parent {
+		st.steps += len(s.names) / 8
 		for i, n := range s.names {
 			if n == name {
 				return s.values[i]

@@ -12,11 +12,11 @@ var strMethods map[string]method[string]
 
 func init() { // format looks methods up
 	strMethods = map[string]method[string]{
-		"upper":      plain("upper", upper),
-		"lower":      plain("lower", lower),
-		"title":      plain("title", title),
-		"capitalize": plain("capitalize", capitalize),
-		"swapcase":   plain("swapcase", swapcase),
+		"upper":      bare("upper", upper),
+		"lower":      bare("lower", lower),
+		"title":      bare("title", title),
+		"capitalize": bare("capitalize", capitalize),
+		"swapcase":   bare("swapcase", swapcase),
 
 		"strip":  stripMethod("strip", true, true),
 		"lstrip": stripMethod("lstrip", true, false),
@@ -49,8 +49,8 @@ func init() { // format looks methods up
 		},
 		"join": func(st *state, s string, a args) any {
 			var parts []string
-			for i, item := range iterate(a.bind("join", 1, "iterable")[0]) {
-				text, ok := item.(string)
+			for i, item := range st.iterate(a.bind("join", 1, "iterable")[0]) {
+				text, ok := plain(item).(string)
 				if !ok {
 					typeError("sequence item %d: expected str instance, %s found", i, typeName(item))
 				}
@@ -84,24 +84,24 @@ func init() { // format looks methods up
 		"isnumeric": each("isnumeric", unicode.IsNumber),
 		"isalnum":   each("isalnum", func(r rune) bool { return unicode.IsLetter(r) || unicode.IsNumber(r) }),
 		"isspace":   each("isspace", isSpace),
-		"isprintable": plain("isprintable", func(s string) any {
+		"isprintable": bare("isprintable", func(s string) any {
 			return strings.IndexFunc(s, func(r rune) bool { return !unicode.IsPrint(r) }) < 0
 		}),
-		"isascii": plain("isascii", func(s string) any {
+		"isascii": bare("isascii", func(s string) any {
 			return strings.IndexFunc(s, func(r rune) bool { return r >= utf8.RuneSelf }) < 0
 		}),
-		"isidentifier": plain("isidentifier", func(s string) any { return s != "" && nameLen(s) == len(s) }),
-		"islower":      plain("islower", func(s string) any { return cased(s, isLower) }),
-		"isupper":      plain("isupper", func(s string) any { return cased(s, isUpper) }),
-		"istitle":      plain("istitle", istitle),
+		"isidentifier": bare("isidentifier", func(s string) any { return s != "" && nameLen(s) == len(s) }),
+		"islower":      bare("islower", func(s string) any { return cased(s, isLower) }),
+		"isupper":      bare("isupper", func(s string) any { return cased(s, isUpper) }),
+		"istitle":      bare("istitle", istitle),
 
 		"encode": notThere("encode"), "translate": notThere("translate"), "maketrans": notThere("maketrans"),
 		"casefold": notThere("casefold"), "format_map": notThere("format_map"),
 	}
 }
 
-// plain is a method without arguments.
-func plain[T any](name string, f func(string) T) method[string] {
+// bare is a method without arguments.
+func bare[T any](name string, f func(string) T) method[string] {
 	return func(st *state, s string, a args) any {
 		a.bind(name, 0)
 		st.charge(len(s))
@@ -117,7 +117,7 @@ func notThere(name string) method[string] {
 }
 
 func mustStr(v any) string {
-	s, ok := v.(string)
+	s, ok := plain(v).(string)
 	if !ok {
 		checkDefined(v)
 		typeError("must be str, not %s", typeName(v))
@@ -374,7 +374,7 @@ func expandtabs(st *state, s string, a args) any {
 }
 
 func each(name string, is func(rune) bool) method[string] {
-	return plain(name, func(s string) any {
+	return bare(name, func(s string) any {
 		return s != "" && strings.IndexFunc(s, func(r rune) bool { return !is(r) }) < 0
 	})
 }

@@ -9,13 +9,14 @@ import (
 // Limits bound what one rendering may use. Zero fields have the defaults of DefaultLimits.
 type Limits struct {
 	Source int // bytes of template
-	Steps  int // nodes evaluated, and 64 bytes of text built are one more
+	Steps  int // nodes evaluated, and 32 bytes of values built or read are one more
 	Output int // bytes of the result
 	Depth  int // macro calls inside one another
 }
 
-// DefaultLimits are far above what chat templates use; the steps take about a second.
-var DefaultLimits = Limits{Source: 1 << 20, Steps: 10_000_000, Output: 64 << 20, Depth: 100}
+// DefaultLimits are far above what chat templates use. The steps take about a second and bound memory: 320 MB
+// can be built in all.
+var DefaultLimits = Limits{Source: 1 << 20, Steps: 10_000_000, Output: 16 << 20, Depth: 100}
 
 // Options adjust Compile.
 type Options struct {

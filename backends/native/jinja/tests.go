@@ -1,86 +1,100 @@
 package jinja
 
-import (
-	"math/big"
-	"strings"
-)
+import "math/big"
+
+// test is what stands behind "is": with one argument or none.
+type test struct {
+	takesOther bool
+	holds      func(st *state, v, other any) bool
+}
 
 // test runs "v is name(args)".
 func (st *state) test(name string, v any, a args) bool {
-	if op, ok := comparisons[name]; ok {
-		return compare(op, v, a.bind(name, 1, "other")[0])
-	}
-	if f, ok := argTests[name]; ok {
-		return f(st, v, a.bind(name, 1, "other")[0])
-	}
-	f, ok := simpleTests[name]
+	t, ok := tests[name]
 	if !ok {
 		fail("TemplateRuntimeError", "No test named '%s'.", name)
 	}
+	if t.takesOther {
+		return t.holds(st, v, a.bind(name, 1, "other")[0])
+	}
 	a.bind(name, 0)
-	return f(v)
+	return t.holds(st, v, nil)
 }
 
-var comparisons = map[string]string{
-	"==": "==", "eq": "==", "equalto": "==", "!=": "!=", "ne": "!=", ">": ">", "gt": ">", "greaterthan": ">",
-	">=": ">=", "ge": ">=", "<": "<", "lt": "<", "lessthan": "<", "<=": "<=", "le": "<=", "in": "in",
+var tests map[string]test
+
+func init() { // two look names up in it
+	is := func(f func(v any) bool) test {
+		return test{holds: func(_ *state, v, _ any) bool { return f(v) }}
+	}
+	hasType := func(name string) test { return is(func(v any) bool { return typeName(v) == name }) }
+	compared := func(op string) test {
+		return test{true, func(st *state, v, other any) bool { return st.compare(op, v, other) }}
+	}
+	rest := func(by, want int64) test {
+		return test{holds: func(st *state, v, _ any) bool { return st.equal(st.mod(v, by), want) }}
+	}
+	hasCase := func(is func(rune) bool) test {
+		return test{holds: func(st *state, v, _ any) bool { return cased(st.str(v), is) }}
+	}
+	tests = map[string]test{
+		"==": compared("=="), "eq": compared("=="), "equalto": compared("=="), "!=": compared("!="), "ne": compared("!="),
+		">": compared(">"), "gt": compared(">"), "greaterthan": compared(">"), ">=": compared(">="), "ge": compared(">="),
+		"<": compared("<"), "lt": compared("<"), "lessthan": compared("<"), "<=": compared("<="), "le": compared("<="),
+		"in":          compared("in"),
+		"divisibleby": {true, func(st *state, v, other any) bool { return st.equal(st.mod(v, other), int64(0)) }},
+		"sameas":      {true, func(st *state, v, other any) bool { return st.same(v, other) }},
+		"odd":         rest(2, 1),
+		"even":        rest(2, 0),
+
+		"defined":   is(func(v any) bool { return !isUndefined(v) }),
+		"undefined": is(isUndefined),
+		"none":      is(func(v any) bool { return v == nil }),
+		"true":      is(func(v any) bool { return v == true }),
+		"false":     is(func(v any) bool { return v == false }),
+		"boolean":   hasType("bool"),
+		"integer":   hasType("int"),
+		"float":     hasType("float"),
+		"mapping":   hasType("dict"),
+		"number":    is(isNumber),
+		"string":    is(isText),
+		"sequence":  is(isSequence),
+		"iterable":  is(isIterable),
+		"callable":  is(isCallable),
+		"escaped":   hasType("Markup"),
+		"lower":     hasCase(isLower),
+		"upper":     hasCase(isUpper),
+		"filter":    is(func(v any) bool { return filters[mustStr(v)] != nil }),
+		"test": is(func(v any) bool {
+			_, ok := tests[mustStr(v)]
+			return ok
+		}),
+	}
 }
 
-var argTests = map[string]func(st *state, v, other any) bool{
-	"divisibleby": func(_ *state, v, other any) bool { return equal(mod(v, other), int64(0)) },
-	"sameas":      func(_ *state, v, other any) bool { return same(v, other) },
-}
-
-func mod(v, by any) any {
+func (st *state) mod(v, by any) any {
 	checkDefined(v, by)
 	if !isNumber(v) || !isNumber(by) {
 		typeError("unsupported operand type(s) for %%: '%s' and '%s'", typeName(v), typeName(by))
 	}
-	return arithmetic("%", v, by)
+	return st.arithmetic("%", v, by)
 }
 
 // same is Python's "is": for values that cannot change, being equal and of one type is as near as it gets.
-func same(a, b any) bool {
+func (st *state) same(a, b any) bool {
 	if typeName(a) != typeName(b) {
 		return false
 	}
 	switch a.(type) {
 	case *big.Int, *undefined:
-		return equal(a, b)
+		return st.equal(a, b)
 	}
 	return a == b
 }
 
-var simpleTests map[string]func(v any) bool
-
-func init() { // they look filters and tests up
-	simpleTests = map[string]func(v any) bool{
-		"defined":   func(v any) bool { return !isUndefined(v) },
-		"undefined": isUndefined,
-		"none":      func(v any) bool { return v == nil },
-		"boolean":   func(v any) bool { return typeName(v) == "bool" },
-		"true":      func(v any) bool { return v == true },
-		"false":     func(v any) bool { return v == false },
-		"integer":   func(v any) bool { return typeName(v) == "int" },
-		"float":     func(v any) bool { return typeName(v) == "float" },
-		"number":    isNumber,
-		"string":    func(v any) bool { return typeName(v) == "str" },
-		"mapping":   func(v any) bool { return typeName(v) == "dict" },
-		"sequence":  isSequence,
-		"iterable":  isIterable,
-		"callable":  isCallable,
-		"odd":       func(v any) bool { return equal(mod(v, int64(2)), int64(1)) },
-		"even":      func(v any) bool { return equal(mod(v, int64(2)), int64(0)) },
-		"lower":     func(v any) bool { return cased((&state{limits: DefaultLimits}).str(v), isLower) },
-		"upper":     func(v any) bool { return cased((&state{limits: DefaultLimits}).str(v), isUpper) },
-		"escaped":   func(any) bool { return false },
-		"filter":    func(v any) bool { return filters[mustStr(v)] != nil },
-		"test":      func(v any) bool { return isTest(mustStr(v)) },
-	}
-}
-
-func isTest(name string) bool {
-	return simpleTests[name] != nil || argTests[name] != nil || comparisons[name] != ""
+func isText(v any) bool {
+	_, ok := plain(v).(string)
+	return ok
 }
 
 func isUndefined(v any) bool {
@@ -90,7 +104,7 @@ func isUndefined(v any) bool {
 
 func isSequence(v any) bool {
 	switch v.(type) {
-	case string, *list, *tuple, *dict, *rangeValue, *undefined:
+	case string, markup, *list, *tuple, *dict, *rangeValue, *undefined:
 		return true
 	}
 	return false
@@ -105,11 +119,9 @@ func isIterable(v any) bool {
 }
 
 func isCallable(v any) bool {
-	switch v := v.(type) {
-	case *function, *undefined:
+	switch v.(type) {
+	case *function, *undefined, *loop:
 		return true
-	case *loop:
-		return v.again != nil || strings.HasPrefix(typeName(v), "Loop")
 	}
 	return false
 }

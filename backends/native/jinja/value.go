@@ -6,18 +6,21 @@ import (
 	"math/big"
 	"slices"
 	"strings"
+	"unicode/utf8"
 )
 
 // Values are Python's:
 //
 //	None nil          bool bool        int int64, or *big.Int if it does not fit
 //	float float64     str string       list *list       tuple *tuple      dict *dict
+//	Markup markup, what |safe and |escape give: + escapes what is added to it
 //	undefined *undefined               range *rangeValue
 //	generator *generator               dict.items() and the like *view
 //	namespace *namespace               macros, methods, functions *function; loop *loop; cycler *cycler
 type (
-	list  struct{ items []any }
-	tuple struct {
+	markup string
+	list   struct{ items []any }
+	tuple  struct {
 		items []any
 		names []string // of a named tuple
 	}
@@ -30,8 +33,8 @@ type (
 		unsafe bool   // it is there, but a template must not touch it
 	}
 	rangeValue struct{ start, stop, step int64 }
-	// generator is read once.
-	generator struct{ items []any }
+	// generator is read once; next makes its items one by one.
+	generator struct{ next func() (item any, ok bool) }
 	// view is a live list of a dict's keys, values or items.
 	view struct {
 		d    *dict
@@ -82,11 +85,9 @@ type (
 // hashKey returns a Go map key: equal for values that Python holds to be the same key.
 func hashKey(v any) any {
 	switch v := v.(type) {
-	case bool:
-		if v {
-			return int64(1)
-		}
-		return int64(0)
+	case bool, int64:
+		n, _ := asInt(v)
+		return n
 	case float64:
 		if v == math.Trunc(v) && !math.IsInf(v, 0) {
 			return hashKey(bigFloat(v))
@@ -96,18 +97,42 @@ func hashKey(v any) any {
 			return v.Int64()
 		}
 		return bigKey(v.String())
+	case markup:
+		return string(v)
 	case *tuple:
 		var key strings.Builder
-		for _, item := range v.items {
-			fmt.Fprintf(&key, "%T%q,", hashKey(item), fmt.Sprint(hashKey(item)))
-		}
+		appendKey(&key, v, 0)
 		return tupleKey(key.String())
-	case *list:
-		typeError("unhashable type: 'list'")
-	case *dict:
-		typeError("unhashable type: 'dict'")
+	case *undefined:
+		return undefined{}
+	case *list, *dict, *namespace:
+		typeError("unhashable type: '%s'", typeName(v))
 	}
 	return v
+}
+
+// maxKey bounds the length of the key of a tuple, in bytes.
+const maxKey = 1 << 16
+
+// appendKey writes a tuple's items so that only equal tuples read the same.
+func appendKey(out *strings.Builder, t *tuple, depth int) {
+	if depth > maxValueDepth || out.Len() > maxKey {
+		fail(kindLimit, "size of a key")
+	}
+	out.WriteByte('(')
+	for _, item := range t.items {
+		if inner, ok := item.(*tuple); ok {
+			appendKey(out, inner, depth+1)
+			continue
+		}
+		h := hashKey(item)
+		text := sprintf("%v", h)
+		fmt.Fprintf(out, "%T:%d:%s,", h, len(text), text)
+		if out.Len() > maxKey {
+			fail(kindLimit, "size of a key")
+		}
+	}
+	out.WriteByte(')')
 }
 
 // typeName is Python's name of v's type.
@@ -123,6 +148,8 @@ func typeName(v any) string {
 		return "float"
 	case string:
 		return "str"
+	case markup:
+		return "Markup"
 	case *list:
 		return "list"
 	case *tuple:
@@ -173,6 +200,8 @@ func truth(v any) bool {
 		return v != 0
 	case string:
 		return v != ""
+	case markup:
+		return v != ""
 	case *list:
 		return len(v.items) > 0
 	case *tuple:
@@ -190,64 +219,78 @@ func truth(v any) bool {
 // maxValueDepth bounds how deep lists are nested that are compared or printed.
 const maxValueDepth = 500
 
-func equal(a, b any) bool { return equalAt(a, b, 0) }
-
-func equalAt(a, b any, depth int) bool {
+// descend counts one value at a depth of nesting.
+func (st *state) descend(depth int) {
+	st.step()
 	if depth > maxValueDepth {
-		fail("RecursionError", "maximum recursion depth exceeded in comparison")
+		fail(kindLimit, "nesting of values")
 	}
+}
+
+// equal is a == b. Every item compared is a step, and long texts are more.
+func (st *state) equal(a, b any) bool { return st.equalAt(a, b, 0) }
+
+func (st *state) equalAt(a, b any, depth int) bool {
+	st.descend(depth)
 	if isNumber(a) && isNumber(b) {
-		return compareNumbers(a, b) == 0
+		return st.compareNumbers(a, b) == 0
 	}
+	a, b = plain(a), plain(b)
 	switch a := a.(type) {
-	case nil:
-		return b == nil
 	case string:
 		b, ok := b.(string)
+		if ok && len(a) == len(b) {
+			st.charge(len(a))
+		}
 		return ok && a == b
 	case *undefined:
 		_, ok := b.(*undefined)
 		return ok
 	case *list:
 		b, ok := b.(*list)
-		return ok && equalItems(a.items, b.items, depth)
+		return ok && (a == b || st.equalItems(a.items, b.items, depth))
 	case *tuple:
 		b, ok := b.(*tuple)
-		return ok && equalItems(a.items, b.items, depth)
+		return ok && (a == b || st.equalItems(a.items, b.items, depth))
 	case *dict:
 		b, ok := b.(*dict)
 		if !ok || len(a.keys) != len(b.keys) {
 			return false
 		}
 		for i, k := range a.keys {
-			if v, ok := b.get(k); !ok || !equalAt(a.values[i], v, depth+1) {
+			if v, ok := st.find(b, k); !ok || !st.equalAt(a.values[i], v, depth+1) {
 				return false
 			}
 		}
 		return true
 	case *rangeValue:
 		b, ok := b.(*rangeValue)
-		return ok && slices.Equal(a.ints(), b.ints())
+		n := a.len()
+		return ok && n == b.len() && (n == 0 || a.start == b.start && (n == 1 || a.step == b.step))
+	case *view:
+		if _, ok := b.(*view); ok {
+			unsupported("comparing dict views (add |list)")
+		}
 	}
 	return a == b
 }
 
-func equalItems(a, b []any, depth int) bool {
-	return slices.EqualFunc(a, b, func(x, y any) bool { return equalAt(x, y, depth+1) })
+func (st *state) equalItems(a, b []any, depth int) bool {
+	return slices.EqualFunc(a, b, func(x, y any) bool { return st.equalAt(x, y, depth+1) })
 }
 
 // less is a < b; op is for the message when they have no order.
-func less(a, b any, op string) bool { return lessAt(a, b, op, 0) }
+func (st *state) less(a, b any, op string) bool { return st.lessAt(a, b, op, 0) }
 
-func lessAt(a, b any, op string, depth int) bool {
-	if depth > maxValueDepth {
-		fail("RecursionError", "maximum recursion depth exceeded in comparison")
-	}
+func (st *state) lessAt(a, b any, op string, depth int) bool {
+	st.descend(depth)
 	if isNumber(a) && isNumber(b) {
-		return compareNumbers(a, b) == -1
+		return st.compareNumbers(a, b) == -1
 	}
+	a, b = plain(a), plain(b)
 	if a, ok := a.(string); ok {
 		if b, ok := b.(string); ok {
+			st.charge(min(len(a), len(b)))
 			return a < b // UTF-8 sorts by code point
 		}
 	}
@@ -257,8 +300,8 @@ func lessAt(a, b any, op string, depth int) bool {
 		typeError("'%s' not supported between instances of '%s' and '%s'", op, typeName(a), typeName(b))
 	}
 	for i := range min(len(x), len(y)) {
-		if !equalAt(x[i], y[i], depth+1) {
-			return lessAt(x[i], y[i], op, depth+1)
+		if !st.equalAt(x[i], y[i], depth+1) {
+			return st.lessAt(x[i], y[i], op, depth+1)
 		}
 	}
 	return len(x) < len(y)
@@ -280,6 +323,14 @@ func sameSequences(a, b any) (x, y []any, ok bool) {
 	return nil, nil, false
 }
 
+// plain returns the text of a markup as a string, other values as they are.
+func plain(v any) any {
+	if m, ok := v.(markup); ok {
+		return string(m)
+	}
+	return v
+}
+
 func checkDefined(values ...any) {
 	for _, v := range values {
 		if u, ok := v.(*undefined); ok {
@@ -298,25 +349,25 @@ func (r *rangeValue) len() int64 {
 	return 0
 }
 
-func (r *rangeValue) ints() []int64 {
-	out := make([]int64, r.len())
-	for i := range out {
-		out[i] = r.start + int64(i)*r.step
-	}
-	return out
-}
+// Working memory of one element, in bytes, that the steps of building it stand for.
+const (
+	itemBytes = 32  // of a list
+	pairBytes = 128 // of a dict
+)
 
-func (v *view) items() []any {
+func (st *state) viewItems(v *view) []any {
 	switch v.kind {
 	case "keys":
 		return v.d.keys
 	case "values":
 		return v.d.values
 	}
-	return pairs(v.d)
+	return st.pairs(v.d)
 }
 
-func pairs(d *dict) []any {
+// pairs returns the (key, value) tuples of d.
+func (st *state) pairs(d *dict) []any {
+	st.charge(len(d.keys) * pairBytes)
 	out := make([]any, len(d.keys))
 	for i, k := range d.keys {
 		out[i] = &tuple{items: []any{k, d.values[i]}}
@@ -325,20 +376,17 @@ func pairs(d *dict) []any {
 }
 
 // iterate returns the items that a Python for loop over v would see.
-func iterate(v any) []any {
-	items, ok := tryIterate(v)
+func (st *state) iterate(v any) []any {
+	items, ok := st.tryIterate(v)
 	if !ok {
 		typeError("'%s' object is not iterable", typeName(v))
 	}
 	return items
 }
 
-func tryIterate(v any) ([]any, bool) {
-	switch v := v.(type) {
+func (st *state) tryIterate(v any) ([]any, bool) {
+	switch v := plain(v).(type) {
 	case *undefined:
-		if v.unsafe {
-			v.fail()
-		}
 		return nil, true
 	case *list:
 		return v.items, true
@@ -347,35 +395,78 @@ func tryIterate(v any) ([]any, bool) {
 	case *dict:
 		return v.keys, true
 	case *view:
-		return v.items(), true
+		return st.viewItems(v), true
 	case *generator:
-		items := v.items
-		v.items = nil
-		return items, true
+		var out []any
+		for item, ok := v.next(); ok; item, ok = v.next() {
+			st.charge(itemBytes)
+			out = append(out, item)
+		}
+		return out, true
 	case string:
+		st.charge(len(v) * itemBytes)
 		out := make([]any, 0, len(v))
 		for _, r := range v {
 			out = append(out, string(r))
 		}
 		return out, true
 	case *rangeValue:
-		ints := v.ints()
-		out := make([]any, len(ints))
-		for i, n := range ints {
-			out[i] = n
+		n := int(v.len())
+		st.charge(n * itemBytes)
+		out := make([]any, n)
+		for i := range out {
+			out[i] = v.start + int64(i)*v.step
 		}
 		return out, true
 	case *loop:
-		return v.rest(), true
+		unsupported("iterating over the loop variable")
 	}
 	return nil, false
 }
 
+// generate makes a generator of what f makes of the items of v that it keeps.
+func (st *state) generate(v any, f func(item any) (made any, keep bool)) *generator {
+	if !truth(v) {
+		return &generator{func() (any, bool) { return nil, false }}
+	}
+	from, ok := v.(*generator)
+	if !ok {
+		from = fromItems(st.iterate(v))
+	}
+	return &generator{func() (any, bool) {
+		for {
+			item, ok := from.next()
+			if !ok {
+				return nil, false
+			}
+			st.step()
+			if made, keep := f(item); keep {
+				return made, true
+			}
+		}
+	}}
+}
+
+// fromItems makes a generator of items that are there.
+func fromItems(items []any) *generator {
+	return &generator{func() (any, bool) {
+		if len(items) == 0 {
+			return nil, false
+		}
+		item := items[0]
+		items = items[1:]
+		return item, true
+	}}
+}
+
 // length is Python's len; ok is false for what has none.
-func length(v any) (n int, ok bool) {
+func (st *state) length(v any) (n int, ok bool) {
 	switch v := v.(type) {
 	case string:
-		return runeCount(v), true
+		st.charge(len(v))
+		return utf8.RuneCountInString(v), true
+	case markup:
+		return st.length(string(v))
 	case *list:
 		return len(v.items), true
 	case *tuple:
@@ -394,23 +485,41 @@ func length(v any) (n int, ok bool) {
 	return 0, false
 }
 
+// find looks key up in d.
+func (st *state) find(d *dict, key any) (any, bool) {
+	if s, ok := key.(string); ok {
+		st.charge(len(s))
+	}
+	return d.get(key)
+}
+
+// put sets d[key] = v.
+func (st *state) put(d *dict, key, v any) {
+	st.charge(pairBytes)
+	if s, ok := key.(string); ok {
+		st.charge(len(s))
+	}
+	d.set(key, v)
+}
+
 // contains is Python's "x in v".
-func contains(v, x any) bool {
-	switch v := v.(type) {
+func (st *state) contains(v, x any) bool {
+	switch v := plain(v).(type) {
 	case string:
-		s, ok := x.(string)
+		s, ok := plain(x).(string)
 		if !ok {
 			checkDefined(x)
 			typeError("'in <string>' requires string as left operand, not %s", typeName(x))
 		}
+		st.charge(len(v))
 		return strings.Contains(v, s)
 	case *dict:
-		_, ok := v.get(x)
+		_, ok := st.find(v, x)
 		return ok
 	}
-	items, ok := tryIterate(v)
+	items, ok := st.tryIterate(v)
 	if !ok {
 		typeError("argument of type '%s' is not iterable", typeName(v))
 	}
-	return slices.ContainsFunc(items, func(item any) bool { return equal(item, x) })
+	return slices.ContainsFunc(items, func(item any) bool { return st.equal(item, x) })
 }

@@ -29,8 +29,11 @@ func (st *state) exec(s stmt, sc *scope) signal {
 			st.print(st.str(part.eval(st, sc)))
 		}
 	case *ifStmt:
-		if truth(s.test.eval(st, sc)) {
-			return st.execAll(s.body, sc)
+		for _, b := range s.branches {
+			st.step()
+			if truth(b.test.eval(st, sc)) {
+				return st.execAll(b.body, sc)
+			}
 		}
 		return st.execAll(s.els, sc)
 	case *forStmt:

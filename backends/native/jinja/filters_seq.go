@@ -286,6 +286,9 @@ func mapFilter(st *state, v any, a args) any {
 		name, rest := mustStr(a.pos[0]), args{a.pos[1:], a.names, a.named}
 		f = func(item any) any { return st.filter(name, item, rest) }
 	}
+	if !truth(v) {
+		return fromItems(nil)
+	}
 	return st.generate(v, func(item any) (any, bool) { return f(item), true })
 }
 
@@ -303,6 +306,9 @@ func selectFilter(keep, byAttr bool) func(*state, any, args) any {
 		if len(a.pos) > 0 {
 			name, rest := mustStr(a.pos[0]), args{a.pos[1:], a.names, a.named}
 			passes = func(item any) bool { return st.test(name, item, rest) }
+		}
+		if !truth(v) {
+			return fromItems(nil)
 		}
 		return st.generate(v, func(item any) (any, bool) { return item, passes(get(item)) == keep })
 	}

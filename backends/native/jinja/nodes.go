@@ -22,8 +22,8 @@ type (
 	}
 	ifStmt struct {
 		pos
-		test      expr
-		body, els []stmt
+		branches []branch // if, elif …
+		els      []stmt
 	}
 	setStmt struct {
 		pos
@@ -65,6 +65,11 @@ type (
 		to signal
 	}
 )
+
+type branch struct {
+	test expr
+	body []stmt
+}
 
 type macroDef struct {
 	name     string

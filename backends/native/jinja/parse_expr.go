@@ -59,13 +59,16 @@ func (p *parser) tupleItem(rules tupleRules) expr {
 func (p *parser) expression() expr {
 	p.enter()
 	defer p.leave()
+	unknown := len(p.unknown)
 	e := p.or()
 	for p.skipWord("if") {
+		p.link()
 		c := &condExpr{test: p.or(), then: e}
 		if p.skipWord("else") {
 			c.els = p.expression()
 		}
 		e = c
+		p.unknown = p.unknown[:unknown]
 	}
 	return e
 }
@@ -73,6 +76,7 @@ func (p *parser) expression() expr {
 func (p *parser) or() expr {
 	left := p.and()
 	for p.skipWord("or") {
+		p.link()
 		left = &logicExpr{false, left, p.and()}
 	}
 	return left
@@ -81,6 +85,7 @@ func (p *parser) or() expr {
 func (p *parser) and() expr {
 	left := p.not()
 	for p.skipWord("and") {
+		p.link()
 		left = &logicExpr{true, left, p.not()}
 	}
 	return left
@@ -126,6 +131,7 @@ func (p *parser) compare() expr {
 func (p *parser) binary(operand func() expr, ops ...string) expr {
 	left := operand()
 	for p.cur().kind == tokOp && slices.Contains(ops, p.cur().text) {
+		p.link()
 		op := p.next().text
 		left = &binaryExpr{op, left, operand()}
 	}
@@ -184,11 +190,11 @@ func (p *parser) primary() expr {
 		p.mention(t.text)
 		return &nameExpr{t.text}
 	case tokString:
-		text := t.text
+		parts := []string{t.text}
 		for p.cur().kind == tokString {
-			text += p.next().text
+			parts = append(parts, p.next().text)
 		}
-		return &constExpr{text}
+		return &constExpr{strings.Join(parts, "")}
 	case tokInt:
 		n, _ := parseBig(t.text, 0) // intRE has seen it
 		return &constExpr{normalize(n)}
@@ -254,7 +260,7 @@ func (p *parser) dict() expr {
 }
 
 func (p *parser) postfix(e expr) expr {
-	for {
+	for ; ; p.link() {
 		switch {
 		case p.skipOp("."):
 			switch t := p.next(); t.kind {
@@ -331,7 +337,7 @@ func (p *parser) callArgs() argList {
 
 // filterExpr parses the filters, tests and calls behind an operand.
 func (p *parser) filterExpr(e expr) expr {
-	for {
+	for ; ; p.link() {
 		switch {
 		case p.op("|"):
 			e = p.filters(e, false)
@@ -349,7 +355,9 @@ func (p *parser) filterExpr(e expr) expr {
 func (p *parser) filters(e expr, inline bool) expr {
 	for inline || p.skipOp("|") {
 		inline = false
+		p.link()
 		f := &filterExpr{x: e, name: p.dotted()}
+		p.checkName("filter", f.name, filters[f.name] != nil)
 		if p.op("(") {
 			f.args = p.callArgs()
 		}
@@ -370,6 +378,7 @@ func (p *parser) test(e expr) expr {
 	p.next()
 	negated := p.skipWord("not")
 	t := &testExpr{x: e, name: p.dotted()}
+	p.checkName("test", t.name, tests[t.name].holds != nil)
 	switch c := p.cur(); {
 	case p.op("("):
 		t.args = p.callArgs()

@@ -9,12 +9,18 @@ type parser struct {
 	tokens []token // ends with tokEOF
 	i      int
 	depth  int
+	links  int         // operators in a row in the statement being parsed
 	macros []*macroDef // being parsed, innermost last
 	loops  int         // for bodies being parsed in this macro
+	// Python finds unknown filters and tests when it compiles, but those in an if only when it gets there.
+	inIf    bool
+	unknown []*Error
 }
 
-// maxNesting bounds how deep statements and expressions nest in a template.
-const maxNesting = 200
+const (
+	maxNesting = 200  // of statements and expressions
+	maxLinks   = 2000 // like a.b.c…, a + b + c… or a|b|c… in one statement: they nest from the left
+)
 
 func (p *parser) line() int {
 	if len(p.tokens) == 0 {
@@ -84,10 +90,26 @@ func (p *parser) enter() {
 
 func (p *parser) leave() { p.depth-- }
 
+// link counts an operator that takes what stands before it as its operand.
+func (p *parser) link() {
+	if p.links++; p.links > maxLinks {
+		fail(kindLimit, "length of an expression")
+	}
+}
+
+// checkName notes a filter or test that there is not.
+func (p *parser) checkName(kind, name string, known bool) {
+	if !known && !p.inIf {
+		p.unknown = append(p.unknown, &Error{Kind: "TemplateAssertionError", Line: p.line(),
+			Message: sprintf("No %s named '%s'.", kind, name)})
+	}
+}
+
+
 func (p *parser) parseTemplate() []stmt {
 	body := p.statements()
-	if p.cur().kind != tokEOF {
-		p.fail("unexpected '%s'", p.cur())
+	if len(p.unknown) > 0 {
+		panic(p.unknown[0])
 	}
 	return body
 }
@@ -99,6 +121,7 @@ func (p *parser) statements(ends ...string) []stmt {
 	defer p.leave()
 	var body []stmt
 	for {
+		p.links = 0
 		switch t := p.cur(); t.kind {
 		case tokEOF:
 			if len(ends) > 0 {
@@ -125,8 +148,12 @@ func (p *parser) statements(ends ...string) []stmt {
 
 // block parses the rest of an opening tag and the body up to one of ends.
 func (p *parser) block(ends ...string) []stmt {
+	outer := p.inIf
+	p.inIf = false
 	p.expect(tokBlockEnd, "end of statement block")
-	return p.statements(ends...)
+	body := p.statements(ends...)
+	p.inIf = outer
+	return body
 }
 
 // closed is block for a single end, which is taken.
@@ -195,16 +222,21 @@ func (p *parser) forLoop(at pos) stmt {
 }
 
 func (p *parser) ifElse(at pos) stmt {
-	s := &ifStmt{pos: at, test: p.tuple(tupleRules{noCond: true})}
-	s.body = p.block("elif", "else", "endif")
-	switch t := p.next(); t.text {
-	case "elif":
-		p.enter()
-		s.els = []stmt{p.ifElse(pos(t.line))}
-		p.leave()
-	case "else":
-		s.els = p.closed("endif")
+	s := &ifStmt{pos: at}
+	outer := p.inIf
+	p.inIf = true
+	for end := "elif"; end == "elif"; {
+		b := branch{test: p.tuple(tupleRules{noCond: true})}
+		p.expect(tokBlockEnd, "end of statement block")
+		b.body = p.statements("elif", "else", "endif")
+		s.branches = append(s.branches, b)
+		if end = p.next().text; end == "else" {
+			p.expect(tokBlockEnd, "end of statement block")
+			s.els = p.statements("endif")
+			p.next()
+		}
 	}
+	p.inIf = outer
 	return s
 }
 

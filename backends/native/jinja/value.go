@@ -426,9 +426,6 @@ func (st *state) tryIterate(v any) ([]any, bool) {
 
 // generate makes a generator of what f makes of the items of v that it keeps.
 func (st *state) generate(v any, f func(item any) (made any, keep bool)) *generator {
-	if !truth(v) {
-		return &generator{func() (any, bool) { return nil, false }}
-	}
 	from, ok := v.(*generator)
 	if !ok {
 		from = fromItems(st.iterate(v))

@@ -2,43 +2,48 @@
 
 GO       ?= go
 CARGO    ?= cargo
-CC       ?= cc
 ARGS     ?=
 FUZZTIME ?= 10s
+PREFIX   ?= /usr/local
+VERSION  := $(shell cat VERSION)
+COMMIT   ?= $(shell test -e .git && git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
 
-VERSION := $(shell cat VERSION)
-COMMIT  := $(shell git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
-LDFLAGS := -s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT)
+# Go takes gcc where nothing is said, Rust and make take cc: one of them for all three.
+ifeq ($(origin CC),default)
+CC := $(shell command -v gcc >/dev/null && echo gcc || echo cc)
+endif
+export GO CARGO CC
+export CGO_ENABLED := 1
 
-LIB      := build/lib/libtokenizers.a
-RUST_SRC := $(shell find ffi/rust -name '*.rs' -o -name 'Cargo.*' -o -name build.sh)
-C_SRC     = $(shell git ls-files '*.c' 2>/dev/null || find . -name '*.c' -not -path './build/*')
+LIB     := build/lib/libtokenizers.a
+LIB_SRC := ffi/rust/build.sh ffi/rust/Cargo.toml ffi/rust/Cargo.lock $(wildcard ffi/rust/src/*.rs)
+LDFLAGS  = -s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT)
+files    = $$(find . -path ./build -prune -o -path ./.git -prune -o -name '$(1)' -print)
 
-.PHONY: help run build test lint race fuzz bench clean need install gotest sdk-python sdk-node schemathesis \
-	lint-go lint-c lint-rust lint-tree
+.PHONY: help run build test lint race fuzz bench install clean need \
+	gotest sdk-python sdk-node schemathesis lint-go lint-c lint-rust lint-tree
 
 help: ## list the targets
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 14
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 10
 
 run: build ## serve the built-in model on port 8000; make run ARGS="--port 9000"
 	@bin/pagoda serve $(ARGS)
 
 build: $(LIB) ## make bin/pagoda
 	@mkdir -p bin
-	@$(GO) build -trimpath -ldflags "$(LDFLAGS)" -o bin/pagoda ./cmd/pagoda
+	@$(GO) build -trimpath -buildvcs=false -ldflags "$(LDFLAGS)" -o bin/pagoda ./cmd/pagoda
 
-$(LIB): $(RUST_SRC) | need
+$(LIB): $(LIB_SRC) | need
 	@echo "building $@ (Rust; once, some minutes)"
-	@CARGO="$(CARGO)" sh ffi/rust/build.sh
-	@touch $@
+	@sh ffi/rust/build.sh
 
 need: # say in one line each what is missing
-	@GO="$(GO)" CARGO="$(CARGO)" CC="$(CC)" sh test/need.sh
+	@sh test/need.sh
 
 test: build ## all tests; ends with a list of what was skipped and why
 	@rm -f build/skipped.txt
 	@$(MAKE) --no-print-directory -k gotest sdk-python sdk-node schemathesis; status=$$?; \
-		sh test/skipped.sh; exit $$status
+		sh test/skipped.sh build/skipped.txt; exit $$status
 
 gotest: $(LIB)
 	@$(GO) run ./test/summary -skips build/skipped.txt ./...
@@ -52,39 +57,42 @@ schemathesis: build
 sdk-node: build
 	@sh test/node/run.sh
 
+lint: lint-go lint-c lint-rust lint-tree ## gofmt, vet, staticcheck, C warnings, rustfmt, clippy, tree
+
+lint-go: $(LIB) build/staticcheck
+	@out=$$("$$($(GO) env GOROOT)/bin/gofmt" -l $(call files,*.go)); \
+		test -z "$$out" || { echo "not formatted as gofmt does:"; echo "$$out"; exit 1; }
+	@$(GO) vet ./...
+	@build/staticcheck ./...
+
+build/staticcheck: tools/go.mod tools/go.sum | need
+	@mkdir -p build
+	@cd tools && $(GO) build -buildvcs=false -o ../build/staticcheck honnef.co/go/tools/cmd/staticcheck
+
+lint-c: need
+	@sh test/lint-c.sh $(call files,*.c)
+
+lint-rust: $(LIB)
+	@sh test/lint-rust.sh
+
+lint-tree:
+	@sh test/lint-tree.sh
+
 race: $(LIB) ## all Go tests under the race detector
-	@$(GO) run ./test/summary -skips /dev/null -race -timeout 30m ./...
+	@rm -f build/skipped-race.txt
+	@$(GO) run ./test/summary -skips build/skipped-race.txt -race -timeout 30m ./...; status=$$?; \
+		sh test/skipped.sh build/skipped-race.txt; exit $$status
 
 fuzz: $(LIB) ## each fuzz target for FUZZTIME (10s)
-	@GO="$(GO)" sh test/fuzz.sh $(FUZZTIME)
+	@sh test/fuzz.sh $(FUZZTIME)
 
 bench: build ## measure the built-in model on this machine, then the Go benchmarks
 	@bin/pagoda bench $(ARGS)
 	@$(GO) test -run '^$$' -bench . -benchtime 200ms ./kernels/... ./backends/...
 
-lint: lint-go lint-c lint-rust lint-tree ## gofmt, vet, staticcheck, C warnings, rustfmt, clippy, tree
-
-lint-go: $(LIB) build/staticcheck
-	@out=$$(gofmt -l $$(git ls-files '*.go' 2>/dev/null || find . -name '*.go' -not -path './build/*')); \
-		test -z "$$out" || { echo "not gofmt-clean:"; echo "$$out"; exit 1; }
-	@$(GO) vet ./...
-	@build/staticcheck ./...
-
-build/staticcheck: tools/go.mod tools/go.sum
-	@mkdir -p build
-	@cd tools && $(GO) build -o ../build/staticcheck honnef.co/go/tools/cmd/staticcheck
-
-lint-c: need
-	@CC="$(CC)" sh test/lint-c.sh $(C_SRC)
-
-lint-rust: need
-	@CARGO="$(CARGO)" sh test/lint-rust.sh
-
-lint-tree:
-	@sh test/lint-tree.sh
-
 install: build ## copy bin/pagoda to PREFIX/bin (/usr/local)
-	@install -D -m 755 bin/pagoda "$(DESTDIR)$(or $(PREFIX),/usr/local)/bin/pagoda"
+	@mkdir -p "$(DESTDIR)$(PREFIX)/bin"
+	@install -m 755 bin/pagoda "$(DESTDIR)$(PREFIX)/bin/pagoda"
 
 clean: ## remove everything made
 	@rm -rf bin build

@@ -1,8 +1,11 @@
 #!/bin/sh
-# Looks over all tracked files: no path of one machine's home, no promise left open, no file that should not be here.
+# Looks over all tracked files: no path of one machine's home, no promise left open, no file that is made, no shell script with a
+# wrong syntax.
 set -eu
-git rev-parse --git-dir >/dev/null 2>&1 || {
-	echo "lint: tree check skipped: not a git checkout"
+mkdir -p build
+: >build/skipped-tree.txt
+git ls-files --error-unmatch Makefile >/dev/null 2>&1 || {
+	echo "lint: the tree is not looked over, this is no git checkout" | tee build/skipped-tree.txt
 	exit 0
 }
 bad=0
@@ -18,4 +21,9 @@ found=$(git grep -nIE '\b(TOD[O]|FIXM[E])\b' -- '*.go' '*.c' '*.h' '*.rs' '*.sh'
 [ -z "$found" ] || complain "promises" "$found"
 found=$(git grep -nI ' $' -- '*.go' '*.c' '*.h' '*.rs' '*.sh' '*.py' '*.js' Makefile Dockerfile || true)
 [ -z "$found" ] || complain "spaces at the end of a line" "$found"
+found=$(git ls-files --cached --ignored --exclude-standard)
+[ -z "$found" ] || complain "files that .gitignore names" "$found"
+for f in $(git ls-files -- '*.sh' .ci/run); do
+	sh -n "$f" || bad=1
+done
 exit $bad

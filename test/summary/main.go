@@ -4,6 +4,7 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -36,7 +37,7 @@ func main() {
 }
 
 func run(skipsPath string, args []string) error {
-	cmd := exec.Command("go", append([]string{"test", "-json"}, args...)...)
+	cmd := exec.Command(cmp.Or(os.Getenv("GO"), "go"), append([]string{"test", "-json"}, args...)...)
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()
 	if err != nil {
@@ -62,7 +63,10 @@ func run(skipsPath string, args []string) error {
 			return err
 		}
 	}
-	fmt.Printf("%d tests passed, %d failed, %d skipped\n", s.passed, s.failed, len(s.skips))
+	fmt.Printf("%d tests passed, %d failed, %d skipped\n", s.passed, len(s.failed), len(s.skips))
+	for _, name := range s.failed {
+		fmt.Println("failed:", name)
+	}
 	if waitErr != nil {
 		return fmt.Errorf("go test: %w", waitErr)
 	}
@@ -70,9 +74,10 @@ func run(skipsPath string, args []string) error {
 }
 
 type summary struct {
-	output         map[string]*strings.Builder // by package and test
-	passed, failed int
-	skips          []string
+	output map[string]*strings.Builder // by package and test
+	passed int
+	failed []string
+	skips  []string
 }
 
 func (s *summary) line(line []byte) {
@@ -107,11 +112,12 @@ func (s *summary) done(e event, key string) {
 		fmt.Printf("%-5s %s (%.1fs)\n", e.Action, e.Package, e.Elapsed)
 		if e.Action == "fail" {
 			fmt.Print(text)
+			s.failed = append(s.failed, e.Package)
 		}
 	case e.Action == "skip":
 		s.skips = append(s.skips, fmt.Sprintf("%s %s: %s", path.Base(e.Package), e.Test, reason(text)))
 	case e.Action == "fail":
-		s.failed++
+		s.failed = append(s.failed, path.Base(e.Package)+" "+e.Test)
 		fmt.Print(text)
 	default:
 		s.passed++

@@ -84,7 +84,9 @@ pub unsafe extern "C" fn tokenizers_from_bytes(
     let made = guard(|| {
         let mut handle = Handle::load(slice(config, len as usize))?;
         if let Some(options) = options.as_ref() {
-            handle.inner.set_encode_special_tokens(options.encode_special_tokens);
+            handle
+                .inner
+                .set_encode_special_tokens(options.encode_special_tokens);
         }
         Ok(handle)
     });
@@ -108,8 +110,15 @@ pub unsafe extern "C" fn tokenizers_from_bytes_with_truncation(
             1 => TruncationDirection::Right,
             other => return Err(format!("invalid truncation direction {other}")),
         };
-        let params = TruncationParams { max_length: max_len, direction, ..Default::default() };
-        handle.inner.with_truncation(Some(params)).map_err(|e| e.to_string())?;
+        let params = TruncationParams {
+            max_length: max_len,
+            direction,
+            ..Default::default()
+        };
+        handle
+            .inner
+            .with_truncation(Some(params))
+            .map_err(|e| e.to_string())?;
         Ok(handle)
     });
     finish(made, error)
@@ -118,7 +127,10 @@ pub unsafe extern "C" fn tokenizers_from_bytes_with_truncation(
 /// # Safety
 /// `path` is a C string; `error` is valid or null.
 #[no_mangle]
-pub unsafe extern "C" fn tokenizers_from_file(path: *const c_char, error: *mut *mut c_char) -> *mut c_void {
+pub unsafe extern "C" fn tokenizers_from_file(
+    path: *const c_char,
+    error: *mut *mut c_char,
+) -> *mut c_void {
     let made = guard(|| {
         let path = CStr::from_ptr(path).to_str().map_err(|e| e.to_string())?;
         Handle::load(&std::fs::read(path).map_err(|e| e.to_string())?)
@@ -137,7 +149,10 @@ pub unsafe extern "C" fn tokenizers_from_tiktoken(
     _pattern: *const c_char,
     error: *mut *mut c_char,
 ) -> *mut c_void {
-    finish(Err("tiktoken files are not supported, convert them to tokenizer.json".into()), error)
+    finish(
+        Err("tiktoken files are not supported, convert them to tokenizer.json".into()),
+        error,
+    )
 }
 
 fn leak<T>(data: Vec<T>) -> *mut T {
@@ -161,9 +176,18 @@ pub unsafe extern "C" fn tokenizers_encode(
     let made = guard(|| {
         let handle = &*(ptr as *const Handle);
         let options = &*options;
-        let text = CStr::from_ptr(message).to_str().map_err(|e| e.to_string())?;
-        let encoding = handle.inner.encode(text, options.add_special_tokens).map_err(|e| e.to_string())?;
-        let mut out = Buffer { len: encoding.len(), ids: leak(encoding.get_ids().to_vec()), ..Buffer::EMPTY };
+        let text = CStr::from_ptr(message)
+            .to_str()
+            .map_err(|e| e.to_string())?;
+        let encoding = handle
+            .inner
+            .encode(text, options.add_special_tokens)
+            .map_err(|e| e.to_string())?;
+        let mut out = Buffer {
+            len: encoding.len(),
+            ids: leak(encoding.get_ids().to_vec()),
+            ..Buffer::EMPTY
+        };
         if options.return_type_ids {
             out.type_ids = leak(encoding.get_type_ids().to_vec());
         }
@@ -177,7 +201,13 @@ pub unsafe extern "C" fn tokenizers_encode(
             out.tokens = leak(encoding.get_tokens().iter().map(|t| c_string(t)).collect());
         }
         if options.return_offsets {
-            out.offsets = leak(encoding.get_offsets().iter().flat_map(|&(a, b)| [a, b]).collect());
+            out.offsets = leak(
+                encoding
+                    .get_offsets()
+                    .iter()
+                    .flat_map(|&(a, b)| [a, b])
+                    .collect(),
+            );
         }
         Ok(out)
     });
@@ -195,7 +225,10 @@ pub unsafe extern "C" fn tokenizers_decode(
 ) -> *mut c_char {
     let made = guard(|| {
         let handle = &*(ptr as *const Handle);
-        handle.inner.decode(slice(ids, len as usize), skip_special_tokens).map_err(|e| e.to_string())
+        handle
+            .inner
+            .decode(slice(ids, len as usize), skip_special_tokens)
+            .map_err(|e| e.to_string())
     });
     made.map_or(null_mut(), |text| c_string(&text))
 }
@@ -221,7 +254,12 @@ pub unsafe extern "C" fn tokenizers_free_tokenizer(ptr: *mut c_void) {
 /// `buffer` came from `tokenizers_encode` and is freed once.
 #[no_mangle]
 pub unsafe extern "C" fn tokenizers_free_buffer(buffer: Buffer) {
-    for ids in [buffer.ids, buffer.type_ids, buffer.special_tokens_mask, buffer.attention_mask] {
+    for ids in [
+        buffer.ids,
+        buffer.type_ids,
+        buffer.special_tokens_mask,
+        buffer.attention_mask,
+    ] {
         reclaim(ids, buffer.len);
     }
     reclaim(buffer.offsets, buffer.len * 2);

@@ -12,12 +12,18 @@ pub struct Bytes {
 }
 
 impl Bytes {
-    pub const NONE: Bytes = Bytes { ptr: std::ptr::null_mut(), len: 0 };
+    pub const NONE: Bytes = Bytes {
+        ptr: std::ptr::null_mut(),
+        len: 0,
+    };
 
     pub fn new(data: Vec<u8>) -> Bytes {
         let data = data.into_boxed_slice();
         let len = data.len();
-        Bytes { ptr: Box::into_raw(data) as *mut u8, len }
+        Bytes {
+            ptr: Box::into_raw(data) as *mut u8,
+            len,
+        }
     }
 }
 
@@ -26,7 +32,9 @@ impl Bytes {
 #[no_mangle]
 pub unsafe extern "C" fn pagoda_bytes_free(b: Bytes) {
     if !b.ptr.is_null() {
-        drop(Box::from_raw(std::ptr::slice_from_raw_parts_mut(b.ptr, b.len)));
+        drop(Box::from_raw(std::ptr::slice_from_raw_parts_mut(
+            b.ptr, b.len,
+        )));
     }
 }
 

@@ -11,5 +11,5 @@ pub mod daulet;
 mod guard;
 pub mod tokenizer;
 
-// Keeps llguidance's `llg_*` functions in the archive.
+// Takes llguidance's `llg_*` functions into the archive.
 pub use llguidance::ffi as grammar;

@@ -29,7 +29,11 @@ impl Handle {
 
     /// One more than the largest id.
     fn num_ids(&self) -> u32 {
-        self.inner.get_vocab(true).values().max().map_or(0, |&id| id.saturating_add(1))
+        self.inner
+            .get_vocab(true)
+            .values()
+            .max()
+            .map_or(0, |&id| id.saturating_add(1))
     }
 
     fn byte_level(&self) -> bool {
@@ -47,7 +51,8 @@ impl Handle {
                     "lstrip": t.lstrip, "rstrip": t.rstrip, "normalized": t.normalized})
             })
             .collect();
-        json!({"num_ids": self.num_ids(), "byte_level": self.byte_level(), "added": added}).to_string()
+        json!({"num_ids": self.num_ids(), "byte_level": self.byte_level(), "added": added})
+            .to_string()
     }
 
     /// The byte form of each id: `num_ids`+1 little-endian u32 ends (the first is 0), then the bytes.
@@ -57,7 +62,11 @@ impl Handle {
         let byte_level = self.byte_level();
         for id in 0..n {
             if let Some(token) = self.inner.id_to_token(id) {
-                let added = self.inner.get_added_vocabulary().simple_id_to_token(id).is_some();
+                let added = self
+                    .inner
+                    .get_added_vocabulary()
+                    .simple_id_to_token(id)
+                    .is_some();
                 if byte_level {
                     push_byte_level(&token, &mut bytes);
                 } else if added {
@@ -96,7 +105,7 @@ fn byte_of(c: char) -> Option<u8> {
     let c = c as u32;
     match c {
         0x21..=0x7e | 0xa1..=0xac | 0xae..=0xff => Some(c as u8),
-        0x100..=0x120 => Some((c - 0x100) as u8),        // 0x00..=0x20
+        0x100..=0x120 => Some((c - 0x100) as u8), // 0x00..=0x20
         0x121..=0x142 => Some((c - 0x121 + 0x7f) as u8), // 0x7f..=0xa0
         0x143 => Some(0xad),
         _ => None,
@@ -105,7 +114,10 @@ fn byte_of(c: char) -> Option<u8> {
 
 /// `<0x0A>` is a byte, `▁` a space.
 fn push_sentence_piece(token: &str, out: &mut Vec<u8>) {
-    let hex = token.strip_prefix("<0x").and_then(|t| t.strip_suffix('>')).filter(|t| t.len() == 2);
+    let hex = token
+        .strip_prefix("<0x")
+        .and_then(|t| t.strip_suffix('>'))
+        .filter(|t| t.len() == 2);
     match hex.and_then(|t| u8::from_str_radix(t, 16).ok()) {
         Some(b) => out.push(b),
         None => out.extend_from_slice(token.replace('▁', " ").as_bytes()),
@@ -162,11 +174,21 @@ pub unsafe extern "C" fn pagoda_tok_encode(
         }
         .map_err(|e| e.to_string())?;
         let offsets = if with_offsets {
-            leak(encoding.get_offsets().iter().flat_map(|&(a, b)| [a as u32, b as u32]).collect())
+            leak(
+                encoding
+                    .get_offsets()
+                    .iter()
+                    .flat_map(|&(a, b)| [a as u32, b as u32])
+                    .collect(),
+            )
         } else {
             std::ptr::null_mut()
         };
-        Ok(Ids { ids: leak(encoding.get_ids().to_vec()), offsets, len: encoding.len() })
+        Ok(Ids {
+            ids: leak(encoding.get_ids().to_vec()),
+            offsets,
+            len: encoding.len(),
+        })
     });
     give(made, out, error)
 }
@@ -195,7 +217,10 @@ pub unsafe extern "C" fn pagoda_tok_decode(
 ) -> bool {
     let made = guard(|| {
         let handle = &*(tok as *const Handle);
-        let decoded = handle.inner.decode(slice(ids, len), skip_special).map_err(|e| e.to_string())?;
+        let decoded = handle
+            .inner
+            .decode(slice(ids, len), skip_special)
+            .map_err(|e| e.to_string())?;
         Ok(Bytes::new(decoded.into_bytes()))
     });
     give(made, out, error)
@@ -219,7 +244,11 @@ pub unsafe extern "C" fn pagoda_tok_id(tok: *const c_void, ptr: *const u8, len: 
 /// # Safety
 /// `tok` is a live tokenizer; `out` and `error` are writable.
 #[no_mangle]
-pub unsafe extern "C" fn pagoda_tok_info(tok: *const c_void, out: *mut Bytes, error: *mut Bytes) -> bool {
+pub unsafe extern "C" fn pagoda_tok_info(
+    tok: *const c_void,
+    out: *mut Bytes,
+    error: *mut Bytes,
+) -> bool {
     let made = guard(|| Ok(Bytes::new((*(tok as *const Handle)).info().into_bytes())));
     give(made, out, error)
 }
@@ -229,7 +258,11 @@ pub unsafe extern "C" fn pagoda_tok_info(tok: *const c_void, out: *mut Bytes, er
 /// # Safety
 /// `tok` is a live tokenizer; `out` and `error` are writable.
 #[no_mangle]
-pub unsafe extern "C" fn pagoda_tok_table(tok: *const c_void, out: *mut Bytes, error: *mut Bytes) -> bool {
+pub unsafe extern "C" fn pagoda_tok_table(
+    tok: *const c_void,
+    out: *mut Bytes,
+    error: *mut Bytes,
+) -> bool {
     let made = guard(|| Ok(Bytes::new((*(tok as *const Handle)).table())));
     give(made, out, error)
 }

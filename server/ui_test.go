@@ -154,7 +154,9 @@ func uiEngine(gate chan struct{}) *hooked {
 	add("endless", gated(make(chan struct{})))
 	add("thinker", fake.Thought("17 and 25 make 42.", "The answer is 42."))
 	add("caller", fake.ToolCall("call_1", "get_weather", `{"city":`, `"Paris"}`))
-	add("broken", fake.Fail(engine.Errorf(engine.Busy, "the queue is full")))
+	add("broken", func(*engine.Request) []fake.Step {
+		return []fake.Step{{Err: &engine.Error{Code: engine.Busy, Message: "the queue is full", RetryAfter: 2 * time.Second}}}
+	})
 	add("cut", fake.Fail(engine.Errorf(engine.Upstream, "upstream failed"), "Hel"))
 	add("markup", fake.Text("<img src=x onerror=document.title='owned'> and `code`:\n\n```go\nx := \"<b>1</b>\"\n```\n\nDone."))
 	return eng
@@ -223,8 +225,8 @@ func TestChatPage(t *testing.T) {
 		says(".turn.assistant .code code", `x := "<b>1</b>"`), says(".turn.assistant code.inline", "code"),
 		until(`document.title === "Pagoda" && !document.querySelector("#log img, #log b:not(.call b):not(#welcome-model)")`),
 
-		choose("broken"), ask("Fail"), idle, says(".turn.assistant .error", "the queue is full"),
-		choose("cut"), ask("Fail late"), idle, says(".turn.assistant .body", "Hel"), says(".turn.assistant .error", "upstream failed"),
+		choose("broken"), ask("Fail"), idle, says(".turn.assistant .error", "The queue is full. Try again in 2 s."),
+		choose("cut"), ask("Fail late"), idle, says(".turn.assistant .body", "Hel"), says(".turn.assistant .error", "Upstream failed"),
 
 		choose("caller"), ask("Weather?"), idle, says(".call b", "get_weather"), says(".call pre", `{"city":"Paris"}`),
 		screenshot("chat", 1280, 800, "light"), screenshot("chat-dark", 1280, 800, "dark"), screenshot("chat-narrow", 390, 780, "light"),
@@ -286,6 +288,8 @@ func TestDocsPage(t *testing.T) {
 		until(`document.querySelectorAll(".operation").length >= 13`),
 		says("#post-v1-chat-completions .props", "5XX"),
 		until(`document.getElementById("post-v1-chat-completions").textContent.includes("temperature")`),
+		says("#post-v1-completions .code code", `-d '{ "model": "fake", "prompt": "Once upon a time" }'`),
+		says("#get-v1-models-model- .code code", "/v1/models/fake"),
 		until(`[...document.querySelectorAll("main a[href^='#']")].every(a => document.getElementById(a.hash.slice(1)))`),
 		screenshot("docs", 1280, 900, "light"), screenshot("docs-dark", 1280, 900, "dark"), screenshot("docs-narrow", 390, 780, "light"),
 	)

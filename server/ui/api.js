@@ -8,9 +8,10 @@ export const key = {
 };
 
 export class APIError extends Error {
-  constructor(message, status) {
+  constructor(message, status, retryAfter) {
     super(message);
-    this.status = status;
+    this.status = status; // 0: no answer, or one cut off
+    this.retryAfter = retryAfter; // seconds, if the server said so
   }
 }
 
@@ -30,17 +31,19 @@ export async function request(path, options = {}) {
   try {
     message = (await response.json()).error.message;
   } catch { /* not JSON: the status has to do */ }
-  throw new APIError(message, response.status);
+  throw new APIError(message, response.status, Number(response.headers.get("Retry-After")) || undefined);
 }
 
-// events yields the data of a response's server-sent events, parsed, until [DONE].
+// events yields the data of a response's server-sent events, parsed, until [DONE], which must come.
 export async function* events(response) {
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   let buffer = "";
   try {
     for (;;) {
-      const { value, done } = await reader.read();
-      if (done) return;
+      const { value, done } = await reader.read().catch((err) => {
+        throw err.name === "AbortError" ? err : new APIError("The connection to the server was lost.", 0);
+      });
+      if (done) throw new APIError("The server cut the answer off.", 0);
       buffer += value;
       for (let end; (end = buffer.indexOf("\n\n")) >= 0; buffer = buffer.slice(end + 2)) {
         const data = buffer.slice(0, end).split("\n").filter((l) => l.startsWith("data:"))

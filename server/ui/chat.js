@@ -67,9 +67,14 @@ async function loadModels() {
     if (data.some((m) => m.id === before)) model.value = before;
     modelChanged();
     log.querySelectorAll(".startup").forEach((e) => e.remove());
+    if (!data.length) {
+      log.append(el("div", { class: "note startup", role: "status" }, "The model is loading."));
+      setTimeout(loadModels, 1000);
+    }
   } catch (err) {
     log.querySelectorAll(".startup").forEach((e) => e.remove());
     log.append(el("div", { class: "error startup", role: "alert" }, explain(err)));
+    if (!err.status) setTimeout(loadModels, 3000); // not reached: it may be starting
     askForKey(err);
   }
 }
@@ -88,7 +93,9 @@ function askForKey(err) {
 
 function explain(err) {
   if (err.status === 401) return "This server wants an API key. Type it in under Settings.";
-  return err.message;
+  const message = err.message.charAt(0).toUpperCase() + err.message.slice(1);
+  if (!err.retryAfter) return message;
+  return `${message.replace(/[.]?$/, ".")} Try again in ${err.retryAfter} s.`;
 }
 
 // ---- conversation ----
@@ -117,7 +124,8 @@ class Answer {
     this.started = performance.now();
     this.pieces = 0; // deltas; their number stands in for tokens until usage comes
     this.thoughts = el("div");
-    this.thinking = el("details", { class: "thinking", hidden: true }, el("summary", {}, "Thinking"), this.thoughts);
+    this.thinkingLabel = el("summary", {}, "Thinking");
+    this.thinking = el("details", { class: "thinking", hidden: true }, this.thinkingLabel, this.thoughts);
     this.body = el("div", { class: "body" });
     this.callList = el("div");
     this.stats = el("span", { class: "stats" });
@@ -138,6 +146,7 @@ class Answer {
     if (thought || delta.content || delta.tool_calls) {
       this.last = performance.now();
       this.first ??= this.last;
+      if (!thought) this.thoughtFor ??= this.last - this.first;
       this.pieces++;
     }
     this.reasoning += thought || "";
@@ -163,6 +172,7 @@ class Answer {
     const atEnd = log.scrollHeight - log.scrollTop - log.clientHeight < 60;
     this.thinking.hidden = !this.reasoning.trim();
     this.thoughts.textContent = this.reasoning.trim();
+    if (this.thoughtFor > 50) this.thinkingLabel.textContent = `Thought for ${(this.thoughtFor / 1000).toFixed(1)} s`;
     prose(this.body, this.content);
     this.callList.replaceChildren(...this.calls.map((c) => el("div", { class: "call" },
       el("span", {}, "Calls "), el("b", {}, c.function.name), el("pre", {}, c.function.arguments))));

@@ -1,11 +1,12 @@
 // Renders /openapi.json as one readable page.
-import { request } from "/ui/api.js";
-import { el } from "/ui/render.js";
+import { key, request } from "/ui/api.js";
+import { codeBlock, el } from "/ui/render.js";
 
 const methods = ["get", "post", "put", "patch", "delete"];
 const main = document.getElementById("main"), nav = document.getElementById("nav");
+nav.open = !matchMedia("(max-width: 820px)").matches;
 
-let spec;
+let spec, model; // model is an id to show in examples
 
 // resolve follows a local $ref. It returns the object and the name that the reference gave it.
 function resolve(node) {
@@ -96,12 +97,27 @@ function content(node) {
   return Object.entries(node?.content || {});
 }
 
+// example is a command that calls an operation, for a shell; null if the contract has no example of its input.
+function example(path, method, op) {
+  const body = op.requestBody && content(resolve(op.requestBody)[0])[0]?.[1].example;
+  const missing = op.requestBody ? !body : path.replace("{model}", "").includes("{");
+  if (missing) return null;
+  const parts = ["curl " + location.origin + path.replace("{model}", model)];
+  if (key.get()) parts.push('-H "Authorization: Bearer $API_KEY"');
+  if (body) {
+    const shown = JSON.stringify(body.model ? { ...body, model } : body, null, 1).replace(/\n */g, " ");
+    parts.push("-H 'Content-Type: application/json'", `-d '${shown.replaceAll("'", "'\\''")}'`);
+  }
+  return codeBlock("Example", parts.join(" \\\n  "));
+}
+
 function operation(path, method, op, shared) {
   const id = method + path.replace(/[^a-z0-9]+/gi, "-");
   const section = el("section", { class: "operation", id },
     el("h2", {}, el("span", { class: "method " + method }, method.toUpperCase()), path));
   if (op.summary) section.append(prose("p", op.summary));
   if (op.description) section.append(prose("p", op.description));
+  section.append(example(path, method, op) || "");
   const parameters = [...(shared || []), ...(op.parameters || [])].map((p) => resolve(p)[0]).filter(Boolean);
   if (parameters.length) {
     section.append(el("h3", {}, "Parameters"), table(parameters.map((p) =>
@@ -126,7 +142,7 @@ function heading(text) {
 
 function render() {
   document.title = spec.info.title + " API";
-  main.replaceChildren(el("h1", {}, spec.info.title), prose("p", spec.info.description, { class: "lead" }));
+  main.replaceChildren(el("h1", {}, spec.info.title), prose("p", spec.info.summary), prose("p", spec.info.description, { class: "lead" }));
   const groups = new Map();
   for (const [path, item] of Object.entries(spec.paths)) {
     for (const method of methods.filter((m) => item[m])) {
@@ -156,7 +172,9 @@ function render() {
 }
 
 try {
-  spec = await (await request("/openapi.json")).json();
+  const [contract, models] = await Promise.all(["/openapi.json", "/v1/models"].map(async (p) => (await request(p)).json()));
+  spec = contract;
+  model = models.data[0]?.id || "MODEL";
   render();
 } catch (err) {
   main.replaceChildren(el("div", { class: "error", role: "alert" },

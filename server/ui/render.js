@@ -32,9 +32,10 @@ function inline(text) {
   return text.split(/`([^`\n]+)`/).map((part, i) => (i % 2 ? el("code", { class: "inline" }, part) : part));
 }
 
-function codeBlock(language, code) {
+// codeBlock shows code under its language, or another label, with a button to copy it.
+export function codeBlock(language, code) {
   return el("div", { class: "code" },
-    el("div", { class: "bar" }, el("span", {}, language), copyButton(() => code)),
+    el("div", { class: "bar" }, el("span", {}, language), copyButton(() => code) || ""),
     el("pre", {}, el("code", {}, code.replace(/\n$/, ""))));
 }
 

@@ -133,7 +133,11 @@ func (r *Report) Text(w io.Writer) error {
 	t := table{w: w}
 	others := ""
 	if r.Others != nil {
-		others = fmt.Sprintf("; other programs used %.2f of them meanwhile", *r.Others)
+		who := "other programs"
+		if r.Server != nil {
+			who += ", the server among them if it runs here,"
+		}
+		others = fmt.Sprintf("; %s used %.2f of them meanwhile", who, *r.Others)
 	}
 	t.rows("",
 		[]string{"pagoda", fmt.Sprintf("%s, commit %s, %s", r.Version, r.Commit, r.Date)},

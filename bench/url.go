@@ -33,8 +33,8 @@ func NewURLTarget(c *client.Client, model string, chat bool) *URLTarget {
 // read the figures.
 func (t *URLTarget) Probe(ctx context.Context, input int) (notes []string, err error) {
 	a := t.Ask(ctx, input, 4)
-	var status *client.StatusError
-	if errors.As(a.Err, &status) && (status.Code == http.StatusBadRequest || status.Code == http.StatusUnprocessableEntity) {
+	status, ok := errors.AsType[*client.StatusError](a.Err)
+	if ok && (status.Code == http.StatusBadRequest || status.Code == http.StatusUnprocessableEntity) {
 		t.ignoreEOS = false
 		if a = t.Ask(ctx, input, 4); a.Err == nil {
 			notes = append(notes, "the server refuses ignore_eos: answers end where the model ends them")
@@ -93,8 +93,7 @@ func (t *URLTarget) Ask(ctx context.Context, input, output int) Answer {
 
 // plainError leaves out what differs between requests that fail alike: addresses and ports.
 func plainError(err error) error {
-	var op *net.OpError
-	if errors.As(err, &op) {
+	if op, ok := errors.AsType[*net.OpError](err); ok {
 		return fmt.Errorf("%s: %w", op.Op, op.Err)
 	}
 	return err

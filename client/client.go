@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io"
 	"iter"
+	"net"
 	"net/http"
 	"strings"
 )
@@ -180,6 +181,9 @@ func (c *Client) call(ctx context.Context, method, path string, body any) (*http
 	}
 	resp, err := c.http.Do(req)
 	if err != nil {
+		if op, ok := errors.AsType[*net.OpError](err); ok && op.Op == "dial" {
+			return nil, fmt.Errorf("no server answers at %s: %w", c.base, op.Err)
+		}
 		return nil, err
 	}
 	if resp.StatusCode != http.StatusOK {

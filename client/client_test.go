@@ -78,6 +78,11 @@ func TestErrors(t *testing.T) {
 			t.Errorf("%s: %d results, want one error", path, n)
 		}
 	}
+	web.Close()
+	_, err := New(web.URL, "k").Models(context.Background())
+	if err == nil || !strings.HasPrefix(err.Error(), "no server answers at "+web.URL+"/v1: ") {
+		t.Errorf("nobody listens: %v", err)
+	}
 }
 
 // TestLeave: a caller that stops ranging closes the connection, which the server sees.

@@ -6,13 +6,16 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"sync"
 
 	"github.com/rs/zerolog"
 
+	"pagoda/client"
 	"pagoda/config"
 )
 
@@ -24,9 +27,16 @@ type message struct {
 	Content string `json:"content"`
 }
 
-// talker answers a conversation, piece by piece: part is called with thoughts and with text. Leaving by ctx is no error.
+// question is what a talker answers.
+type question struct {
+	model    string
+	messages []message
+	think    *bool // enable_thinking of the chat template; nil is the template's own way
+}
+
+// talker answers a conversation, piece by piece: part is called with thoughts and with text.
 type talker interface {
-	answer(ctx context.Context, model string, messages []message, part func(text string, thought bool)) error
+	answer(ctx context.Context, q question, part func(text string, thought bool)) error
 	models(ctx context.Context) ([]string, error)
 	close()
 }
@@ -49,17 +59,27 @@ func chat(cfg *config.Result) error {
 	defer t.close()
 	c := &conversation{talker: t, in: os.Stdin, out: os.Stdout, tty: isTerminal(os.Stdin) && isTerminal(os.Stdout),
 		model: cfg.ModelID(), system: cfg.System}
+	c.dim = c.tty && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"
 	interrupts := make(chan os.Signal, 1)
 	signal.Notify(interrupts, os.Interrupt)
-	go func() {
-		for range interrupts {
-			if !c.stopAnswer() {
-				fmt.Fprintln(os.Stdout)
-				os.Exit(0)
+	defer signal.Stop(interrupts)
+	left := make(chan error, 1)
+	go func() { left <- c.run(context.Background()) }()
+	for {
+		select {
+		case err := <-left:
+			return err
+		case <-interrupts:
+			if c.interrupt() {
+				continue
 			}
+			if c.tty {
+				fmt.Println()
+				return nil // a way to leave like any other
+			}
+			return errInterrupted
 		}
-	}()
-	return c.run(context.Background())
+	}
 }
 
 // quieter is the level asked for, or warnings only if none was.
@@ -87,42 +107,45 @@ type conversation struct {
 	in     io.Reader
 	out    io.Writer
 	tty    bool // prompts, hints and thoughts are shown
+	dim    bool // thoughts are dimmed
 	model  string
 	system string
+	think  *bool
 
 	messages []message
 
-	mu   sync.Mutex         // guards stop
-	stop context.CancelFunc // ends the answer that is being given, nil if none is
+	mu     sync.Mutex         // guards what follows
+	stop   context.CancelFunc // ends the answer that is being given, nil if none is
+	warned bool               // the latest event was an interrupt without an answer to stop
 }
 
-// stopAnswer ends the answer that is being given and says whether there was one.
-func (c *conversation) stopAnswer() bool {
+// interrupt ends the answer that is being given. Without one it explains how to leave, the first time, since the
+// answer may just have come to its end. It is false if the user means to leave.
+func (c *conversation) interrupt() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.stop == nil {
+	if c.stop != nil {
+		c.stop()
+		return true
+	}
+	if !c.tty || c.warned {
 		return false
 	}
-	c.stop()
+	c.warned = true
+	c.hint("\nCtrl-C again, Ctrl-D or /exit leaves.\n> ")
 	return true
 }
 
+// setStop tells how to end the answer that begins, nil when it has ended.
 func (c *conversation) setStop(stop context.CancelFunc) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.stop = stop
+	c.stop, c.warned = stop, false
 }
 
 func (c *conversation) run(ctx context.Context) error {
-	models, err := c.talker.models(ctx)
-	if err != nil {
+	if err := c.choose(ctx, c.model); err != nil {
 		return err
-	}
-	if len(models) == 0 {
-		return errors.New("the server has no model")
-	}
-	if c.model == "" {
-		c.model = models[0]
 	}
 	c.clear()
 	c.hint("Talking to %s. /help lists commands.\n", c.model)
@@ -149,6 +172,26 @@ func (c *conversation) run(ctx context.Context) error {
 	return lines.Err()
 }
 
+// choose takes the model of that name, or the first one for "". A server that does not list its models is believed to
+// have any.
+func (c *conversation) choose(ctx context.Context, name string) error {
+	models, err := c.talker.models(ctx)
+	var status *client.StatusError
+	switch {
+	case name != "" && errors.As(err, &status) && status.Code == http.StatusNotFound:
+	case err != nil:
+		return err
+	case len(models) == 0:
+		return errors.New("the server has no model")
+	case name == "":
+		name = models[0]
+	case !slices.Contains(models, name):
+		return fmt.Errorf("no model %s here; there is %s", name, strings.Join(models, ", "))
+	}
+	c.model = name
+	return nil
+}
+
 func (c *conversation) hint(format string, args ...any) {
 	if c.tty {
 		fmt.Fprintf(c.out, format, args...)
@@ -165,6 +208,7 @@ func (c *conversation) clear() {
 const chatHelp = `  /clear          forget the conversation
   /system [text]  set the system message and start over; without text: none
   /model [name]   talk to another model or adapter; without name: list them
+  /think [on|off] let the model think first, or not; without either: its own way
   /exit           leave (also Ctrl-D); Ctrl-C stops an answer
 `
 
@@ -172,6 +216,7 @@ const chatHelp = `  /clear          forget the conversation
 func (c *conversation) command(ctx context.Context, line string) (done, isCommand bool) {
 	name, arg, _ := strings.Cut(line, " ")
 	arg = strings.TrimSpace(arg)
+	var err error
 	switch {
 	case name == "/exit" || name == "/quit" || line == "exit":
 		return true, true
@@ -183,27 +228,48 @@ func (c *conversation) command(ctx context.Context, line string) (done, isComman
 	case name == "/system":
 		c.system = arg
 		c.clear()
+		c.hint("The conversation begins anew, %s.\n", map[bool]string{true: "without a system message",
+			false: "with this system message"}[arg == ""])
 	case name == "/model" && arg != "":
-		c.model = arg
+		err = c.choose(ctx, arg)
 	case name == "/model":
-		models, err := c.talker.models(ctx)
-		if err != nil {
-			fmt.Fprintln(c.out, "error:", err)
-			return false, true
-		}
-		for _, m := range models {
-			mark := " "
-			if m == c.model {
-				mark = "*"
-			}
-			fmt.Fprintln(c.out, mark, m)
-		}
+		err = c.list(ctx)
+	case name == "/think":
+		err = c.setThink(arg)
 	case strings.HasPrefix(line, "/"):
 		fmt.Fprintf(c.out, "no command %s; /help lists them\n", name)
 	default:
 		return false, false
 	}
+	if err != nil {
+		fmt.Fprintln(c.out, "error:", err)
+	}
 	return false, true
+}
+
+// list prints the models, with a mark at the chosen one.
+func (c *conversation) list(ctx context.Context) error {
+	models, err := c.talker.models(ctx)
+	for _, m := range models {
+		mark := " "
+		if m == c.model {
+			mark = "*"
+		}
+		fmt.Fprintln(c.out, mark, m)
+	}
+	return err
+}
+
+func (c *conversation) setThink(arg string) error {
+	switch on := arg == "on"; arg {
+	case "on", "off":
+		c.think = &on
+	case "":
+		c.think = nil
+	default:
+		return fmt.Errorf("/think on, /think off or /think, not %q", arg)
+	}
+	return nil
 }
 
 // say asks the model. A failed or stopped turn without any text is taken back.
@@ -214,23 +280,14 @@ func (c *conversation) say(ctx context.Context, line string) error {
 	defer c.setStop(nil)
 	c.messages = append(c.messages, message{"user", line})
 	var text strings.Builder
-	thinking := false
-	err := c.talker.answer(ctx, c.model, c.messages, func(piece string, thought bool) {
-		if thought != thinking {
-			thinking = thought
-			c.hint("%s", map[bool]string{true: "\x1b[2m", false: "\x1b[0m\n"}[thought]) // dim while thinking
+	p := &printer{c: c}
+	err := c.talker.answer(ctx, question{c.model, c.messages, c.think}, func(piece string, thought bool) {
+		p.print(piece, thought)
+		if !thought {
+			text.WriteString(piece)
 		}
-		if thought {
-			c.hint("%s", piece)
-			return
-		}
-		text.WriteString(piece)
-		fmt.Fprint(c.out, piece)
 	})
-	if thinking {
-		c.hint("\x1b[0m")
-	}
-	fmt.Fprintln(c.out)
+	p.end()
 	if ctx.Err() != nil {
 		err = nil // stopped by hand
 	}
@@ -240,4 +297,50 @@ func (c *conversation) say(ctx context.Context, line string) error {
 	}
 	c.messages = append(c.messages, message{"assistant", text.String()})
 	return err
+}
+
+// printer prints one answer: thoughts on a terminal only, dim and without the empty lines around them.
+type printer struct {
+	c        *conversation
+	thinking bool
+	began    bool // something was printed
+}
+
+func (p *printer) print(piece string, thought bool) {
+	if thought && !p.c.tty {
+		return
+	}
+	if thought != p.thinking {
+		p.thinking = thought
+		if thought {
+			p.style("\x1b[2m")
+		} else {
+			p.style("\x1b[0m")
+			p.c.hint("\n")
+			p.began = false
+		}
+	}
+	if !p.began {
+		if piece = strings.TrimLeft(piece, "\n"); piece == "" {
+			return
+		}
+		p.began = true
+	}
+	fmt.Fprint(p.c.out, piece)
+}
+
+func (p *printer) style(escape string) {
+	if p.c.dim {
+		fmt.Fprint(p.c.out, escape)
+	}
+}
+
+// end closes the line.
+func (p *printer) end() {
+	if p.thinking {
+		p.style("\x1b[0m")
+	}
+	if p.began || !p.c.tty {
+		fmt.Fprintln(p.c.out)
+	}
 }

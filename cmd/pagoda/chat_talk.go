@@ -2,7 +2,9 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"maps"
+	"strconv"
 
 	"pagoda/client"
 	"pagoda/config"
@@ -34,9 +36,12 @@ func (t *localTalker) models(context.Context) ([]string, error) {
 	return out, nil
 }
 
-func (t *localTalker) answer(ctx context.Context, model string, messages []message, part func(string, bool)) error {
-	req := &engine.Request{Model: model, Chat: &engine.Chat{}, Sampling: t.sampling}
-	for _, m := range messages {
+func (t *localTalker) answer(ctx context.Context, q question, part func(string, bool)) error {
+	req := &engine.Request{Model: q.model, Chat: &engine.Chat{}, Sampling: t.sampling}
+	if q.think != nil {
+		req.Chat.TemplateKwargs = map[string]json.RawMessage{"enable_thinking": strconv.AppendBool(nil, *q.think)}
+	}
+	for _, m := range q.messages {
 		req.Chat.Messages = append(req.Chat.Messages, engine.Message{Role: m.Role, Content: &m.Content})
 	}
 	for ev, err := range t.eng.Generate(ctx, req) {
@@ -90,9 +95,12 @@ func (t *remoteTalker) close() {}
 
 func (t *remoteTalker) models(ctx context.Context) ([]string, error) { return t.client.Models(ctx) }
 
-func (t *remoteTalker) answer(ctx context.Context, model string, messages []message, part func(string, bool)) error {
-	body := map[string]any{"model": model, "messages": messages, "stream": true}
+func (t *remoteTalker) answer(ctx context.Context, q question, part func(string, bool)) error {
+	body := map[string]any{"model": q.model, "messages": q.messages, "stream": true}
 	maps.Copy(body, t.params)
+	if q.think != nil { // an extra that not every server knows
+		body["chat_template_kwargs"] = map[string]any{"enable_thinking": *q.think}
+	}
 	for chunk, err := range t.client.Stream(ctx, "/chat/completions", body) {
 		if err != nil {
 			return err

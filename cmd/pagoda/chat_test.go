@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"io"
+	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
@@ -47,9 +49,10 @@ func TestChatLocal(t *testing.T) {
 func TestChatCommands(t *testing.T) {
 	eng := fake.New()
 	c := &conversation{talker: newLocalTalker(eng, &config.Config{Temperature: -1})}
-	got := talkTo(t, c, "one", "/model", "/model fake-adapter", "two", "clear", "/system be brief", "three", "/nonsense",
-		"/help", "exit", "never sent")
-	for _, want := range []string{"* fake\n", "  fake-adapter\n", "HELLO!\n", "no command /nonsense", "/clear"} {
+	got := talkTo(t, c, "one", "/model", "/model nobody", "/model fake-adapter", "two", "clear", "/system be brief",
+		"/think maybe", "/think off", "three", "/nonsense", "/help", "exit", "never sent")
+	for _, want := range []string{"* fake\n", "  fake-adapter\n", "HELLO!\n", "no command /nonsense", "/clear",
+		"error: no model nobody here; there is fake, fake-adapter\n", "error: /think on, /think off"} {
 		if !strings.Contains(got, want) {
 			t.Errorf("%q is missing in %q", want, got)
 		}
@@ -64,6 +67,13 @@ func TestChatCommands(t *testing.T) {
 	last := requests[2]
 	if n := len(last.Chat.Messages); n != 2 || last.Chat.Messages[0].Role != "system" || last.Model != "fake-adapter" {
 		t.Errorf("after /system: %d messages to %s", n, last.Model)
+	}
+	if first := requests[0].Chat.TemplateKwargs; len(first) != 0 || string(last.Chat.TemplateKwargs["enable_thinking"]) != "false" {
+		t.Errorf("thinking: %s, after /think off %s", first, last.Chat.TemplateKwargs)
+	}
+	c = &conversation{talker: newLocalTalker(eng, &config.Config{}), model: "nobody", in: strings.NewReader("hi\n")}
+	if err := c.run(context.Background()); err == nil || !strings.Contains(err.Error(), "no model nobody here") {
+		t.Errorf("unknown model at the start: %v", err)
 	}
 }
 
@@ -89,6 +99,22 @@ func TestChatRemote(t *testing.T) {
 	noKey, err := newRemoteTalker(&config.Config{URL: web.URL, Temperature: -1})
 	if err != nil {
 		t.Fatal(err)
+	}
+	// A server without a list of models is believed to have the one that is named.
+	plain := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/v1/chat/completions" {
+			http.NotFound(w, r)
+			return
+		}
+		io.WriteString(w, "data: {\"choices\":[{\"delta\":{\"content\":\"Hi.\"}}]}\n\ndata: [DONE]\n\n")
+	}))
+	defer plain.Close()
+	unlisted, err := newRemoteTalker(&config.Config{URL: plain.URL, Temperature: -1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := talkTo(t, &conversation{talker: unlisted, model: "m"}, "hi"); got != "Hi.\n" {
+		t.Errorf("printed %q", got)
 	}
 	if _, err := noKey.models(context.Background()); err == nil || !strings.Contains(err.Error(), "401") {
 		t.Errorf("without a key: %v, want 401", err)
@@ -125,7 +151,7 @@ func TestChatStop(t *testing.T) {
 	done := make(chan error)
 	go func() { done <- c.say(context.Background(), "hi") }()
 	<-started
-	if !c.stopAnswer() {
+	if !c.interrupt() {
 		t.Error("nothing to stop")
 	}
 	if err := <-done; err != nil {
@@ -134,11 +160,52 @@ func TestChatStop(t *testing.T) {
 	if n := len(c.messages); n != 2 || c.messages[1].Content != "He" {
 		t.Errorf("messages %v", c.messages)
 	}
-	if c.stopAnswer() {
+	if c.interrupt() {
 		t.Error("something to stop after the answer")
 	}
 	if eng.Canceled() != 1 {
 		t.Error("the request was not canceled")
+	}
+}
+
+// TestChatInterrupt: without an answer the first Ctrl-C explains, the second leaves; an answer in between counts anew.
+func TestChatInterrupt(t *testing.T) {
+	var out strings.Builder
+	c := &conversation{talker: newLocalTalker(fake.New(), &config.Config{}), model: "fake", out: &out, tty: true}
+	if !c.interrupt() || !strings.Contains(out.String(), "/exit leaves") {
+		t.Errorf("the first: printed %q", out.String())
+	}
+	if err := c.say(context.Background(), "hi"); err != nil {
+		t.Fatal(err)
+	}
+	if !c.interrupt() || c.interrupt() {
+		t.Error("want a hint again, then the end")
+	}
+	if c = (&conversation{}); c.interrupt() {
+		t.Error("over a pipe the first one is the end")
+	}
+}
+
+func TestChatThoughts(t *testing.T) {
+	eng := fake.New()
+	eng.Scripts["fake"] = fake.Thought("\nhmm", "\n\nYes.")
+	for _, tc := range []struct {
+		name     string
+		tty, dim bool
+		want     string
+	}{
+		{"terminal", true, true, "\x1b[2mhmm\x1b[0m\nYes.\n"},
+		{"without colour", true, false, "hmm\nYes.\n"},
+		{"pipe", false, false, "Yes.\n"},
+	} {
+		var out strings.Builder
+		c := &conversation{talker: newLocalTalker(eng, &config.Config{}), model: "fake", out: &out, tty: tc.tty, dim: tc.dim}
+		if err := c.say(context.Background(), "hi"); err != nil {
+			t.Fatal(err)
+		}
+		if out.String() != tc.want {
+			t.Errorf("%s: printed %q, want %q", tc.name, out.String(), tc.want)
+		}
 	}
 }
 

@@ -78,3 +78,14 @@ func TestMicro(t *testing.T) {
 		t.Run(c.Name, func(t *testing.T) { c.check(t, c.Template) })
 	}
 }
+
+// TestFamilies: templates in the manner of the models' own, each with every conversation of families.py.
+func TestFamilies(t *testing.T) {
+	for _, c := range readCases(t, "families.json") {
+		source, err := os.ReadFile(filepath.Join("testdata", "templates", c.File))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Run(c.Name, func(t *testing.T) { c.check(t, string(source)) })
+	}
+}

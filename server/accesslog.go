@@ -29,7 +29,7 @@ func (s *Server) observe(next http.Handler) http.Handler {
 func (s *Server) record(r *http.Request, w *response) {
 	i, took := requestInfo(r), time.Since(requestInfo(r).start)
 	route, status := routeLabel(r), w.status
-	gone := r.Context().Err() != nil
+	gone := r.Context().Err() != nil && !answered(i.generations())
 	switch {
 	case status == 0 && gone:
 		status = statusClientClosed
@@ -60,6 +60,17 @@ func (s *Server) record(r *http.Request, w *response) {
 		ev.Bool("canceled", true)
 	}
 	ev.Msg("request")
+}
+
+// answered says whether generations ended, and all of them well. A client that goes away after the last byte, perhaps
+// before the server has closed its books, did not cancel.
+func answered(gens []*generation) bool {
+	for _, g := range gens {
+		if g.usage == nil {
+			return false
+		}
+	}
+	return len(gens) > 0
 }
 
 // logError names the kind of an error. Its message may quote the client's input, so it is logged only where the fault is

@@ -1,6 +1,9 @@
 package server
 
 import (
+	"bytes"
+	"context"
+	"net/http/httptest"
 	"strings"
 	"testing"
 
@@ -103,5 +106,42 @@ func TestLogInjection(t *testing.T) {
 	}
 	if strings.Contains(logs.String(), "\x1b") {
 		t.Error("terminal escapes in the log")
+	}
+}
+
+// hangUp is a client that goes away as soon as it has read the last event.
+type hangUp struct {
+	*httptest.ResponseRecorder
+	leave context.CancelFunc
+}
+
+func (h hangUp) Write(p []byte) (int, error) {
+	if bytes.Contains(p, []byte("[DONE]")) {
+		h.leave()
+	}
+	return h.ResponseRecorder.Write(p)
+}
+
+func TestAnsweredIsNotCanceled(t *testing.T) {
+	s, logs := newTest(t, fake.New(), Config{})
+	ctx, leave := context.WithCancel(t.Context())
+	r := httptest.NewRequestWithContext(ctx, "POST", chatPath, strings.NewReader(streamBody))
+	r.Host = "127.0.0.1:8000"
+	r.Header.Set("Content-Type", "application/json")
+	s.Handler().ServeHTTP(hangUp{httptest.NewRecorder(), leave}, r)
+	if l := logs.lines(t)[0]; ctx.Err() == nil || l["canceled"] != nil || l["status"] != 200.0 {
+		t.Error(ctx.Err(), logs)
+	}
+}
+
+func TestLoading(t *testing.T) {
+	s, _ := newTest(t, &engine.Router{}, Config{})
+	for _, r := range [][3]string{{"POST", chatPath, chatBody}, {"POST", "/v1/completions", `{"model":"fake","prompt":"a"}`},
+		{"POST", "/tokenize", `{"prompt":"a"}`}, {"GET", "/v1/models/fake", ""}} {
+		w := do(s.Handler(), r[0], r[1], r[2])
+		wantError(t, w, 503)
+		if w.Header().Get("Retry-After") == "" {
+			t.Errorf("%s: no Retry-After", r[1])
+		}
 	}
 }

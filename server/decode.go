@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
@@ -305,13 +306,26 @@ func (s *Server) model(id string) (engine.Model, error) {
 	if id == "" {
 		return engine.Model{}, badField("model", "is required")
 	}
-	for _, m := range s.eng.Models() {
+	models, err := s.models()
+	if err != nil {
+		return engine.Model{}, err
+	}
+	for _, m := range models {
 		if m.ID == id {
 			return m, nil
 		}
 	}
 	return engine.Model{}, &engine.Error{Code: engine.NotFound, Param: "model",
 		Message: fmt.Sprintf("The model `%s` does not exist. GET /v1/models lists those that do.", clip(id, maxNameShown))}
+}
+
+// models returns what a request may name. There is nothing to name before the models are loaded.
+func (s *Server) models() ([]engine.Model, error) {
+	models := s.eng.Models()
+	if len(models) == 0 {
+		return nil, &engine.Error{Code: engine.Unavailable, Message: "the model is still loading", RetryAfter: time.Second}
+	}
+	return models, nil
 }
 
 func isTrue(b *bool) bool { return b != nil && *b }

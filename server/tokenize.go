@@ -21,8 +21,12 @@ func (s *Server) tokenModel(id *string) (engine.Model, error) {
 	if id != nil {
 		return s.model(*id)
 	}
+	models, err := s.models()
+	if err != nil {
+		return engine.Model{}, err
+	}
 	var only []engine.Model
-	for _, m := range s.eng.Models() {
+	for _, m := range models {
 		if m.Parent == "" {
 			only = append(only, m)
 		}

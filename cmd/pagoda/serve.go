@@ -32,6 +32,8 @@ func serve(cfg *config.Result) error {
 	if err != nil {
 		return err
 	}
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
 	router := &engine.Router{}
 	srv, err := server.New(router, serverConfig(&cfg.Config, keys), log)
 	if err != nil {
@@ -48,22 +50,20 @@ func serve(cfg *config.Result) error {
 
 	ctx, stop := context.WithCancelCause(context.Background())
 	defer stop(nil)
-	go stopOnSignal(stop, log)
-	loaded := make(chan error, 1)
+	go stopOnSignal(signals, stop, log)
 	go func() {
-		err := addModel(ctx, router, &cfg.Config, log)
-		if err == nil {
-			srv.SetReady(true)
-			logReady(log, router, l.Addr(), time.Since(start))
-		} else {
+		if err := addModel(ctx, router, &cfg.Config, log); err != nil {
 			stop(err)
+			return
 		}
-		loaded <- err
+		srv.SetReady(true)
+		logReady(log, router, l.Addr(), time.Since(start))
 	}()
+	// A load that is still going on when Run returns ends with the process.
 	runErr := srv.Run(ctx, l, cfg.DrainTimeout)
 	stop(nil) // in case Run ended by itself
-	if err := <-loaded; err != nil && context.Cause(ctx) == err {
-		return err
+	if err := context.Cause(ctx); err != context.Canceled {
+		return err // of the load
 	}
 	return runErr
 }
@@ -91,9 +91,7 @@ func serverConfig(cfg *config.Config, keys []string) server.Config {
 }
 
 // stopOnSignal drains on the first SIGINT or SIGTERM and ends the process on the second.
-func stopOnSignal(stop context.CancelCauseFunc, log zerolog.Logger) {
-	signals := make(chan os.Signal, 2)
-	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+func stopOnSignal(signals <-chan os.Signal, stop context.CancelCauseFunc, log zerolog.Logger) {
 	log.Info().Stringer("signal", <-signals).Msg("stopping; a second signal stops at once")
 	stop(nil)
 	<-signals

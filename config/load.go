@@ -148,11 +148,14 @@ func (l *loader) finish(o *Option, place string, err error) {
 	if err == nil {
 		err = o.check()
 	}
-	switch {
-	case err != nil && o.Secret:
-		l.fail(place, "%s: bad value", o.Name)
-	case err != nil:
-		l.fail(place, "%s: %w", o.Name, err)
+	if err != nil && o.Secret {
+		err = errors.New("bad value")
+	}
+	if err != nil {
+		if !strings.HasSuffix(normal(place), o.Name) { // which names it already
+			err = fmt.Errorf("%s: %w", o.Name, err)
+		}
+		l.fail(place, "%w", err)
 	}
 	if l.lists == nil {
 		l.lists = map[string]bool{}

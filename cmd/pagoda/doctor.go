@@ -4,14 +4,17 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
 	"text/tabwriter"
 
+	"github.com/KimMachineGun/automemlimit/memlimit"
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/cpu"
 
+	"pagoda/backends/native/model"
 	"pagoda/kernels"
 )
 
@@ -26,7 +29,7 @@ func doctor(out io.Writer) error {
 	row := func(name, format string, args ...any) { fmt.Fprintf(w, "%s\t%s\n", name, fmt.Sprintf(format, args...)) }
 	row("build", "%s", buildLine())
 	row("cpu", "%s", cpuName())
-	row("threads", "%d usable of %d", runtime.GOMAXPROCS(0), runtime.NumCPU())
+	row("threads", "%s", threads())
 	row("features", "%s", strings.Join(cpuFeatures(), " "))
 	have := kernels.Variants()
 	for i, v := range variants {
@@ -39,11 +42,10 @@ func doctor(out io.Writer) error {
 			row("kernels "+v.name, "not here: %s", variants[i].lack())
 		}
 	}
-	total, free := meminfo("MemTotal"), meminfo("MemAvailable")
-	row("memory", "%s free of %s", gib(free), gib(total))
-	row("container", "%s", cgroupLimits())
+	row("cuda", "%s", cuda())
+	row("memory", "%s", memoryLine())
 	row("huge pages", "%s", hugePages())
-	row("cuda", "not in this build")
+	row("models", "built in; checkpoints of %s", strings.Join(model.Architectures(), ", "))
 	return w.Flush()
 }
 
@@ -116,22 +118,34 @@ func cpuName() string {
 
 func gib(bytes int64) string { return fmt.Sprintf("%.1f GiB", float64(bytes)/(1<<30)) }
 
-// cgroupLimits reads version 2's files; "max" means no limit.
-func cgroupLimits() string {
-	var parts []string
-	for _, f := range []struct{ name, file string }{{"memory", "memory.max"}, {"cpu", "cpu.max"}} {
-		data, err := os.ReadFile("/sys/fs/cgroup/" + f.file)
-		if err != nil {
-			continue
-		}
-		if text := strings.TrimSpace(string(data)); !strings.HasPrefix(text, "max") {
-			parts = append(parts, f.name+" "+text)
-		}
+// threads says how many a CPU limit of the container or GOMAXPROCS leaves.
+func threads() string {
+	usable, all := runtime.GOMAXPROCS(0), runtime.NumCPU()
+	switch {
+	case usable == all:
+		return fmt.Sprintf("%d, all that there are", all)
+	case os.Getenv("GOMAXPROCS") != "":
+		return fmt.Sprintf("%d of %d, as GOMAXPROCS says", usable, all)
 	}
-	if len(parts) == 0 {
-		return "no limit found"
+	return fmt.Sprintf("%d of %d: a CPU limit holds here, as in a container", usable, all)
+}
+
+func memoryLine() string {
+	total := meminfo("MemTotal")
+	limit := "no container's limit found"
+	if n, err := memlimit.FromCgroup(); err == nil && (total == 0 || n < uint64(total)) {
+		limit = "the container's limit is " + gib(int64(n))
 	}
-	return strings.Join(parts, ", ")
+	return fmt.Sprintf("%s for weights and KV cache: %s free of %s, %s", gib(availableMemory()), gib(meminfo("MemAvailable")),
+		gib(total), limit)
+}
+
+// cuda says why no GPU is used.
+func cuda() string {
+	if found, _ := filepath.Glob("/dev/nvidia[0-9]*"); len(found) > 0 {
+		return fmt.Sprintf("not in this build: the %d NVIDIA GPU(s) of this machine are not used", len(found))
+	}
+	return "not in this build, and no NVIDIA GPU is visible"
 }
 
 func hugePages() string {

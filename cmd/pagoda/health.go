@@ -2,10 +2,10 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
-	"os"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -14,16 +14,12 @@ import (
 )
 
 // healthCommand asks a server on this machine whether it is ready: a container's health check without a shell or curl.
+// It reads the configuration of serve, so that both find the same address.
 func healthCommand() *cobra.Command {
-	return &cobra.Command{Use: "health", Short: "exit code 0 if the server of this configuration is ready", Hidden: true,
-		DisableFlagParsing: true,
-		RunE: func(_ *cobra.Command, args []string) error {
-			cfg, err := config.Load("serve", args, os.Environ())
-			if err != nil {
-				return usage(err)
-			}
-			return checkReady(cfg.Address())
-		}}
+	cmd := optioned("health", "serve", "exit code 0 if the server of this configuration is ready",
+		func(cfg *config.Result) error { return checkReady(cfg.Address()) })
+	cmd.Hidden = true
+	return cmd
 }
 
 func checkReady(address string) error {
@@ -40,7 +36,11 @@ func checkReady(address string) error {
 	if err != nil {
 		return err
 	}
-	resp, err := http.DefaultClient.Do(req)
+	direct := http.Client{Transport: &http.Transport{}} // no proxy stands between a machine and itself
+	resp, err := direct.Do(req)
+	if op, ok := errors.AsType[*net.OpError](err); ok && op.Op == "dial" {
+		return fmt.Errorf("no server answers at %s: %w", req.URL.Host, op.Err)
+	}
 	if err != nil {
 		return err
 	}

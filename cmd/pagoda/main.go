@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -37,10 +38,14 @@ func main() {
 
 func rootCommand() *cobra.Command {
 	root := &cobra.Command{
-		Use:           "pagoda",
-		Short:         "an inference server that speaks OpenAI's API",
-		Long:          "Pagoda serves language models over OpenAI's HTTP API. Without a model it serves a small built-in one.",
-		Args:          cobra.NoArgs,
+		Use:   "pagoda",
+		Short: "an inference server that speaks OpenAI's API",
+		Long: `Pagoda serves language models over OpenAI's HTTP API. Without a model it serves a small built-in one:
+
+  pagoda serve                            on http://127.0.0.1:8000
+  pagoda serve --model /path/checkpoint   a model of your own
+  pagoda chat                             a conversation, without a server`,
+		Version:       buildLine(),
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -49,6 +54,8 @@ func rootCommand() *cobra.Command {
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usage(err) })
 	root.CompletionOptions.DisableDefaultCmd = true
+	root.SetVersionTemplate("{{.Version}}\n")
+	root.SetHelpCommand(helpCommand())
 	root.AddCommand(
 		configured("serve", "the HTTP server", serve, "api"),
 		configured("chat", "a conversation in the terminal", chat),
@@ -65,34 +72,59 @@ func rootCommand() *cobra.Command {
 	return root
 }
 
-// usage prints err once and marks it.
+// usage prints err once, each of its lines with the program's name, and marks it.
 func usage(err error) error {
-	fmt.Fprintln(os.Stderr, "pagoda:", err)
+	for line := range strings.Lines(err.Error()) {
+		fmt.Fprintln(os.Stderr, "pagoda:", strings.TrimSuffix(line, "\n"))
+	}
 	return errUsage
+}
+
+func helpCommand() *cobra.Command {
+	return &cobra.Command{Use: "help [command]", Short: "what a command does, and its options",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			found, rest, err := cmd.Root().Find(args)
+			if err != nil || len(rest) > 0 {
+				return usage(fmt.Errorf("unknown command %q; pagoda help lists all", strings.Join(args, " ")))
+			}
+			found.InitDefaultHelpFlag() // as if the command itself had been called
+			found.InitDefaultVersionFlag()
+			return found.Help()
+		}}
 }
 
 // configured makes a command whose arguments are options of the table: file, key=value and flags.
 func configured(name, short string, run func(*config.Result) error, aliases ...string) *cobra.Command {
-	return &cobra.Command{
+	return optioned(name, name, short, run, aliases...)
+}
+
+// optioned makes a command that heeds the options of the command optionsOf.
+func optioned(name, optionsOf, short string, run func(*config.Result) error, aliases ...string) *cobra.Command {
+	cmd := &cobra.Command{
 		Use:                name + " [config.yaml] [key=value ...] [--flag value ...]",
 		Aliases:            aliases,
 		Short:              short,
 		DisableFlagParsing: true, // package config reads them all
 		RunE: func(cmd *cobra.Command, args []string) error {
-			cfg, err := config.Load(name, args, os.Environ())
+			cfg, err := config.Load(optionsOf, args, os.Environ())
 			switch {
 			case err != nil:
 				return usage(err)
 			case cfg.Help:
-				fmt.Printf("%s: %s\n\nUsage:\n  pagoda %s\n", cmd.Name(), cmd.Short, cmd.Use)
-				fmt.Println("\nEvery option is also PAGODA_<NAME> in the environment and a key of the YAML or JSON file.")
-				return config.PrintFlags(os.Stdout, name)
+				return cmd.Help()
 			case cfg.PrintConfig:
 				return cfg.Print(os.Stdout)
 			}
 			return run(cfg)
 		},
 	}
+	cmd.SetHelpFunc(func(cmd *cobra.Command, _ []string) {
+		fmt.Printf("%s: %s\n\nUsage:\n  pagoda %s\n", cmd.Name(), cmd.Short, cmd.Use)
+		fmt.Println("\nEvery option is also PAGODA_<NAME> in the environment and a key of the YAML or JSON file.")
+		fmt.Println("--print-config shows the values in effect and where they come from.")
+		_ = config.PrintFlags(os.Stdout, optionsOf) // nowhere to report it
+	})
+	return cmd
 }
 
 func versionCommand() *cobra.Command {

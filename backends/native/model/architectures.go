@@ -38,6 +38,9 @@ func qwen3(s *Spec, c *checkpoint.Config) (problems []error) {
 	return problems
 }
 
+// Architectures lists those that load, by the name in config.json.
+func Architectures() []string { return slices.Sorted(maps.Keys(architectures)) }
+
 // UnsupportedError names an architecture that does not load.
 type UnsupportedError struct {
 	Architecture string
@@ -50,7 +53,7 @@ func (e *UnsupportedError) Error() string {
 }
 
 func unsupported(name string) *UnsupportedError {
-	supported := slices.Sorted(maps.Keys(architectures))
+	supported := Architectures()
 	slices.SortStableFunc(supported, func(a, b string) int {
 		return cmp.Compare(editDistance(name, a), editDistance(name, b))
 	})

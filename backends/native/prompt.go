@@ -95,15 +95,23 @@ func endOfSequence(cfg *checkpoint.Config, gen *checkpoint.GenerationConfig, tok
 	return eos
 }
 
-// promptOf renders and tokenizes req's prompt and checks that it fits. At most GOMAXPROCS calls run at once.
-func (e *Engine) promptOf(ctx context.Context, req *engine.Request) (prompt, error) {
+// maxTokenizeBytes bounds the text of one Tokenize call, which no context length does: about a second's work.
+const maxTokenizeBytes = 1 << 20
+
+// prepared runs f when its turn has come: rendering and tokenizing are work for GOMAXPROCS goroutines at once.
+func (e *Engine) prepared(ctx context.Context, f func() (prompt, error)) (prompt, error) {
 	select {
 	case e.prepare <- struct{}{}:
 		defer func() { <-e.prepare }()
 	case <-ctx.Done():
 		return prompt{}, &engine.Error{Code: engine.Canceled, Message: "the request was cancelled", Err: context.Cause(ctx)}
 	}
-	p, err := e.tokenize(req, true)
+	return f()
+}
+
+// promptOf renders and tokenizes req's prompt and checks that it fits.
+func (e *Engine) promptOf(ctx context.Context, req *engine.Request) (prompt, error) {
+	p, err := e.prepared(ctx, func() (prompt, error) { return e.tokenize(req, true) })
 	if err != nil {
 		return p, err
 	}
@@ -123,6 +131,9 @@ func (e *Engine) tokenize(req *engine.Request, bounded bool) (p prompt, err erro
 			return p, engine.Errorf(engine.Invalid, "this model has no chat template; use /v1/completions")
 		}
 		r, err := e.prompter.Render(req.Chat)
+		if least := contentBytes(req.Chat) / e.longest; err != nil && bounded && least > e.maxLen {
+			return p, e.tooLong(req, fmt.Sprintf("at least %d", least)) // which is why a limit of the template was met
+		}
 		if err != nil {
 			return p, err
 		}
@@ -141,6 +152,10 @@ func (e *Engine) tokenize(req *engine.Request, bounded bool) (p prompt, err erro
 	if least := len(text) / e.longest; bounded && least > e.maxLen {
 		return p, e.tooLong(req, fmt.Sprintf("at least %d", least))
 	}
+	if !bounded && len(text) > maxTokenizeBytes {
+		return p, engine.BadField(promptField(req), "the prompt has %d bytes; at most %d can be tokenized at once",
+			len(text), maxTokenizeBytes)
+	}
 	if req.Chat != nil {
 		p.tokens, err = e.tok.EncodeCut(text, cuts)
 	} else {
@@ -157,8 +172,18 @@ func (e *Engine) Tokenize(ctx context.Context, req *engine.Request) ([]int32, er
 	if err := e.serves(req.Model); err != nil {
 		return nil, err
 	}
-	p, err := e.tokenize(req, false)
+	p, err := e.prepared(ctx, func() (prompt, error) { return e.tokenize(req, false) })
 	return p.tokens, err
+}
+
+func contentBytes(c *engine.Chat) int {
+	n := 0
+	for _, m := range c.Messages {
+		if m.Content != nil {
+			n += len(*m.Content)
+		}
+	}
+	return n
 }
 
 // Detokenize returns the text of tokens, special tokens included.

@@ -154,7 +154,7 @@ func (r *Report) Text(w io.Writer) error {
 			rows = append(rows, []string{fmt.Sprint(p.Tokens), num(p.TokensPerSec.Median), num(p.TokensPerSec.Min),
 				num(p.TokensPerSec.Max), num(p.GFLOPs), percent(p.OfPeak)})
 		}
-		t.columns("prefill, one prompt at a time", rows)
+		t.columns("prefill, one prompt at a time: median, least and most of "+rounds(r.Prefill[0].TokensPerSec), rows)
 	}
 	if r.Decode != nil {
 		rows := [][]string{{"at once", "tok/s", "min", "max", "tok/s each", "weights GB/s", "of memory", "GFLOP/s", "of peak"}}
@@ -163,7 +163,7 @@ func (r *Report) Text(w io.Writer) error {
 				num(d.TokensPerSec.Max), num(d.TokensPerSec.Median / float64(d.Sequences)), num(d.GBs),
 				percent(d.OfMemory), num(d.GFLOPs), percent(d.OfPeak)})
 		}
-		t.columns("decode", rows)
+		t.columns("decode: median, least and most of "+rounds(r.Decode[0].TokensPerSec), rows)
 	}
 	if r.Load != nil {
 		r.Load.text(&t)
@@ -185,6 +185,13 @@ func (r *Report) Text(w io.Writer) error {
 		}
 	}
 	return t.err
+}
+
+func rounds(r Rate) string {
+	if r.Samples == 1 {
+		return "one round"
+	}
+	return fmt.Sprintf("%d rounds", r.Samples)
 }
 
 func (r *Report) modelText(t *table) {

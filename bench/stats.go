@@ -11,6 +11,8 @@ type Rate struct {
 	Min    float64 `json:"min"`
 	Median float64 `json:"median"`
 	Max    float64 `json:"max"`
+	// Samples is how many there were.
+	Samples int `json:"samples"`
 }
 
 // NewRate sums up samples; none is a zero Rate.
@@ -19,7 +21,7 @@ func NewRate(samples []float64) Rate {
 	if len(s) == 0 {
 		return Rate{}
 	}
-	return Rate{s[0], quantile(s, 0.5), s[len(s)-1]}
+	return Rate{s[0], quantile(s, 0.5), s[len(s)-1], len(s)}
 }
 
 // Spread is the distribution of times, in milliseconds.

@@ -28,7 +28,7 @@ func TestQuantile(t *testing.T) {
 }
 
 func TestSummaries(t *testing.T) {
-	if r := NewRate([]float64{5, 1, 3}); r != (Rate{1, 3, 5}) {
+	if r := NewRate([]float64{5, 1, 3}); r != (Rate{1, 3, 5, 3}) {
 		t.Errorf("rate %v", r)
 	}
 	if r := NewRate(nil); r != (Rate{}) {

@@ -59,14 +59,17 @@ func PrintFlags(w io.Writer, command string) error {
 			group = o.Group
 			fmt.Fprintf(tw, "\n%s\n", group)
 		}
-		fmt.Fprintf(tw, "  --%s\t%s\t%s\n", o.Name, o.Type(), o.describe())
+		fmt.Fprintf(tw, "  --%s\t%s\t%s\n", o.Name, o.Type(), o.describe(command == "" && o.Commands != all))
 	}
 	return tw.Flush()
 }
 
-// describe is the help text with what else one may want to know.
-func (o *Option) describe() string {
+// describe is the help text with what else one may want to know, the commands too if told.
+func (o *Option) describe(commands bool) string {
 	var notes []string
+	if commands {
+		notes = append(notes, "for "+o.Commands)
+	}
 	if o.Default != "" {
 		notes = append(notes, "default "+o.Default)
 	}

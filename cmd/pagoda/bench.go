@@ -37,6 +37,7 @@ const (
 	benchMinDecode    = 16 // tokens of the answers at least
 	benchMinSample    = 200 * time.Millisecond
 	benchStarts       = 3
+	benchDisturbed    = 0.1 // CPUs that others use
 	startTimeout      = 10 * time.Minute
 )
 
@@ -82,6 +83,9 @@ func runBench(ctx context.Context, cfg *config.Result, out io.Writer) error {
 		return err
 	}
 	b.report.Others = clock.Others()
+	if others := b.report.Others; others != nil && *others > benchDisturbed && cfg.URL == "" {
+		b.note("other programs disturbed the measurement: the figures are lower bounds, the shares of the limits rough")
+	}
 	if cfg.JSON {
 		err = b.report.JSON(out)
 	} else {

@@ -126,10 +126,17 @@ func (p *process) post(ctx context.Context, path string, body any, header ...str
 		return nil, err
 	}
 	req.Header.Set("Content-Type", "application/json")
+	p.authorize(req)
 	for i := 0; i < len(header); i += 2 {
 		req.Header.Set(header[i], header[i+1])
 	}
 	return p.client.Do(req)
+}
+
+func (p *process) authorize(req *http.Request) {
+	if p.key != "" {
+		req.Header.Set("Authorization", "Bearer "+p.key)
+	}
 }
 
 // ask sends a generation request and reads the answer to its end. An error is one of the connection or the form.
@@ -266,7 +273,12 @@ func (p *process) call(t testing.TB, path string, in, out any) {
 // get returns a page and its status.
 func (p *process) get(t testing.TB, path string) (int, string) {
 	t.Helper()
-	resp, err := p.client.Get(p.url + path)
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, p.url+path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.authorize(req)
+	resp, err := p.client.Do(req)
 	if err != nil {
 		t.Fatal(err)
 	}

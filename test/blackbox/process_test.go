@@ -20,6 +20,7 @@ import (
 type process struct {
 	cmd    *exec.Cmd
 	url    string // of a server
+	key    string // sent where a test gives no other
 	client *http.Client
 	stdout bytes.Buffer // complete when ended is closed
 	ended  chan struct{}
@@ -53,7 +54,7 @@ func command(t testing.TB, env []string, args ...string) *process {
 		_ = p.cmd.Process.Kill() // nothing to do if it has ended
 		<-p.ended
 		if t.Failed() {
-			t.Logf("pagoda %s wrote:\n%s", strings.Join(args, " "), p.tail(30))
+			t.Logf("pagoda %s wrote at last:\n%s", strings.Join(args, " "), p.tail(8))
 		}
 	})
 	return p

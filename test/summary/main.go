@@ -46,7 +46,7 @@ func run(skipsPath string, args []string) error {
 	if err := cmd.Start(); err != nil {
 		return err
 	}
-	s := summary{output: map[string]*strings.Builder{}}
+	s := summary{output: map[string]*strings.Builder{}, failedIn: map[string]bool{}}
 	lines := bufio.NewReader(out)
 	for {
 		line, err := lines.ReadBytes('\n')
@@ -74,10 +74,11 @@ func run(skipsPath string, args []string) error {
 }
 
 type summary struct {
-	output map[string]*strings.Builder // by package and test
-	passed int
-	failed []string
-	skips  []string
+	output   map[string]*strings.Builder // by package and test
+	passed   int
+	failed   []string // tests, and packages without a failed test
+	failedIn map[string]bool
+	skips    []string
 }
 
 func (s *summary) line(line []byte) {
@@ -112,11 +113,14 @@ func (s *summary) done(e event, key string) {
 		fmt.Printf("%-5s %s (%.1fs)\n", e.Action, e.Package, e.Elapsed)
 		if e.Action == "fail" {
 			fmt.Print(text)
-			s.failed = append(s.failed, e.Package)
+			if !s.failedIn[e.Package] {
+				s.failed = append(s.failed, e.Package) // it did not build, or ended outside a test
+			}
 		}
 	case e.Action == "skip":
 		s.skips = append(s.skips, fmt.Sprintf("%s %s: %s", path.Base(e.Package), e.Test, reason(text)))
 	case e.Action == "fail":
+		s.failedIn[e.Package] = true
 		s.failed = append(s.failed, path.Base(e.Package)+" "+e.Test)
 		fmt.Print(text)
 	default:
@@ -132,7 +136,7 @@ func reason(text string) string {
 			continue
 		}
 		if file, rest, ok := strings.Cut(line, ": "); ok && strings.Contains(file, ".go:") {
-			return rest
+			return strings.TrimPrefix(rest, "skipped: ")
 		}
 		return line
 	}

@@ -16,8 +16,12 @@ import (
 	"pagoda/openapi"
 )
 
-// maxPromptsAtOnce bounds how many prompts of one request are with the engine at a time.
-const maxPromptsAtOnce = 32
+// maxPromptsAtOnce bounds how many prompts of one request are with the engine at a time, and maxChoicesAtOnce how many
+// choices of them, unless one prompt has more: a request must not fill the queue and be refused by itself.
+const (
+	maxPromptsAtOnce = 32
+	maxChoicesAtOnce = 128
+)
 
 // promptEvent is an event of one of a request's prompts.
 type promptEvent struct {
@@ -51,7 +55,8 @@ func (s *Server) generateMany(r *http.Request, reqs []*engine.Request) iter.Seq2
 		results := make(chan promptResult)
 		var next atomic.Int64
 		var workers sync.WaitGroup
-		for range min(len(reqs), maxPromptsAtOnce) {
+		atOnce := max(1, maxChoicesAtOnce/max(1, reqs[0].Sampling.N))
+		for range min(len(reqs), maxPromptsAtOnce, atOnce) {
 			workers.Go(func() {
 				for i := int(next.Add(1)) - 1; i < len(reqs); i = int(next.Add(1)) - 1 {
 					if ctx.Err() != nil {

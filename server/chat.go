@@ -159,6 +159,9 @@ func (c *checker) toolChoice(v jsontext.Value, chat *engine.Chat) {
 
 // chat checks messages and what decides how they are rendered.
 func (c *checker) chat(messages []openapi.ChatMessage, t *openapi.Template) *engine.Chat {
+	if messages == nil {
+		c.bad("messages", "is required")
+	}
 	if len(messages) == 0 || len(messages) > maxMessages {
 		c.bad("messages", "must have 1 to %d messages", maxMessages)
 		messages = nil

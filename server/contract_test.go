@@ -18,6 +18,7 @@ import (
 	"github.com/getkin/kin-openapi/routers"
 	"github.com/go-chi/chi/v5"
 	jsonv2 "github.com/go-json-experiment/json"
+	"github.com/openai/openai-go/v3"
 	"github.com/santhosh-tekuri/jsonschema/v6"
 
 	"pagoda/engine/fake"
@@ -305,6 +306,37 @@ func TestTypesAreThoseOfTheContract(t *testing.T) {
 				t.Errorf("%v has a field %s that the contract does not know", typ, field)
 			}
 		}
+	}
+}
+
+// Each parameter that OpenAI's own package can send is in the contract, be it as refused.
+func TestOpenAIParametersAreDescribed(t *testing.T) {
+	for name, params := range map[string]any{
+		"ChatCompletionRequest": openai.ChatCompletionNewParams{}, "CompletionRequest": openai.CompletionNewParams{},
+	} {
+		known := spec().Components.Schemas[name].Value.Properties
+		for f := range reflect.TypeOf(params).Fields() {
+			if field, _, _ := strings.Cut(f.Tag.Get("json"), ","); !f.Anonymous && known[field] == nil {
+				t.Errorf("%s has no %s", name, field)
+			}
+		}
+	}
+}
+
+func TestAssetsAreThoseOfTheContract(t *testing.T) {
+	var served []any
+	files, err := uiFiles.ReadDir("ui")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range files {
+		if path.Ext(f.Name()) != ".html" {
+			served = append(served, f.Name())
+		}
+	}
+	described := spec().Paths.Value("/ui/{file}").Get.Parameters[0].Value.Schema.Value.Enum
+	if !slices.Equal(served, described) {
+		t.Errorf("served:    %q\ndescribed: %q", served, described)
 	}
 }
 

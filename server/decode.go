@@ -1,12 +1,14 @@
 package server
 
 import (
+	"bytes"
 	"cmp"
 	"errors"
 	"fmt"
 	"io"
 	"math"
 	"net/http"
+	"os"
 	"reflect"
 	"slices"
 	"strconv"
@@ -34,7 +36,11 @@ func decode(r *http.Request, v any) error {
 		if tooBig, ok := errors.AsType[*http.MaxBytesError](err); ok {
 			return engine.Errorf(engine.TooLarge, "the body is larger than %d bytes", tooBig.Limit)
 		}
-		return &engine.Error{Code: engine.Invalid, Message: "the body could not be read to its end", Err: err}
+		message := "the body could not be read to its end"
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			message = "the body did not arrive in the time that this server allows"
+		}
+		return &engine.Error{Code: engine.Invalid, Message: message, Err: err}
 	}
 	return decodeBytes(body, v)
 }
@@ -42,6 +48,9 @@ func decode(r *http.Request, v any) error {
 func decodeBytes(body []byte, v any) error {
 	if err := checkDepth(body); err != nil {
 		return err
+	}
+	if len(bytes.TrimSpace(body)) == 0 {
+		return engine.Errorf(engine.Invalid, "the body is empty; it must be a JSON object")
 	}
 	if jsontext.Value(body).Kind() != '{' && jsontext.Value(body).IsValid() {
 		return engine.Errorf(engine.Invalid, "the body must be a JSON object")

@@ -6,6 +6,8 @@ import (
 	"encoding/json"
 	"errors"
 	"flag"
+	"fmt"
+	"iter"
 	"math"
 	"net/http"
 	"net/http/httptest"
@@ -14,6 +16,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -217,6 +220,34 @@ func TestManyPromptsFailTogether(t *testing.T) {
 	wantError(t, w, http.StatusTooManyRequests)
 	if eng.Running() != 0 {
 		t.Errorf("%d still run", eng.Running())
+	}
+}
+
+// A request with many prompts and choices must not be what fills the engine's queue.
+func TestChoicesAtOnce(t *testing.T) {
+	for _, c := range []struct{ prompts, n, most int }{{100, 1, maxPromptsAtOnce}, {16, 64, maxChoicesAtOnce / 64}, {3, 128, 1}} {
+		eng := newHooked()
+		var running, most atomic.Int64
+		eng.generate = func(ctx context.Context, req *engine.Request) iter.Seq2[engine.Event, error] {
+			return func(yield func(engine.Event, error) bool) {
+				n := running.Add(1)
+				defer running.Add(-1)
+				for m := most.Load(); n > m && !most.CompareAndSwap(m, n); m = most.Load() {
+				}
+				eng.Engine.Generate(ctx, req)(yield)
+			}
+		}
+		s, _ := newTest(t, eng, Config{})
+		go func() {
+			for range eng.ended {
+			}
+		}()
+		prompts := strings.TrimSuffix(strings.Repeat(`"p",`, c.prompts), ",")
+		a := completionOf(t, s, fmt.Sprintf(`{"model":"fake","n":%d,"prompt":[%s],"max_tokens":1}`, c.n, prompts))
+		close(eng.ended)
+		if len(a.Choices) != c.prompts*c.n || most.Load() > int64(c.most) {
+			t.Errorf("%d prompts, n %d: %d choices, %d prompts at once", c.prompts, c.n, len(a.Choices), most.Load())
+		}
 	}
 }
 

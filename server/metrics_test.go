@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
 	dto "github.com/prometheus/client_model/go"
 
 	"pagoda/engine"
@@ -116,6 +117,25 @@ func TestMetricNames(t *testing.T) {
 		}
 		if f.GetType().String() != tc.kind || labels(m) != tc.labels || strings.Join(buckets, " ") != tc.buckets {
 			t.Errorf("%s: %s {%s} %s", tc.name, f.GetType(), labels(m), buckets)
+		}
+	}
+}
+
+// Our own names follow Prometheus' rules; vLLM's are as they are.
+func TestMetricLint(t *testing.T) {
+	s, _ := newTest(t, fake.New(), Config{})
+	do(s.Handler(), "POST", chatPath, chatBody)
+	families, err := s.metrics.registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	problems, err := promlint.NewWithMetricFamilies(families).Lint()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range problems {
+		if !strings.HasPrefix(p.Metric, "vllm:") {
+			t.Errorf("%s: %s", p.Metric, p.Text)
 		}
 	}
 }

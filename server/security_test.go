@@ -420,3 +420,18 @@ func TestAssetsStayInTheirFolder(t *testing.T) {
 		wantError(t, do(s.Handler(), "GET", path, ""), 404)
 	}
 }
+
+func TestMethodNotAllowed(t *testing.T) {
+	s, _ := newTest(t, fake.New(), Config{})
+	for _, c := range []struct{ method, path, allow string }{
+		{"GET", chatPath, "POST"}, {"OPTIONS", chatPath, "POST"}, {"HEAD", "/tokenize", "POST"},
+		{"POST", "/v1/models", "GET, HEAD"}, {"DELETE", "/v1/models/org%2Fname", "GET, HEAD"},
+		{"PUT", "/ui/chat.js", "GET, HEAD"}, {"TRACE", "/health", "GET, HEAD"}, {"BREW", "/", "GET, HEAD"},
+	} {
+		w := do(s.Handler(), c.method, c.path, "")
+		wantError(t, w, http.StatusMethodNotAllowed)
+		if got := w.Header().Get("Allow"); got != c.allow {
+			t.Errorf("%s %s: Allow %q, want %q", c.method, c.path, got, c.allow)
+		}
+	}
+}

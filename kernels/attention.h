@@ -3,9 +3,10 @@
 // Positions are taken in chunks of 64 and splits of 512, both counted from position 0. Within a split the sums run
 // chunk by chunk; splits are merged in order. Whether one worker goes through all splits of a query or several share
 // them is a matter of how busy the device is, and changes no bit, because the arithmetic of a split and of a merge is
-// the same either way. A chunk's keys and values are widened to packed panels, so that both products are those of
-// matmul.h, shared by the queries of a tile and the heads of a group.
-enum { CHUNK = KN_PANEL, SPLIT = 512, TILE_ROWS = 64 };
+// the same either way. For many rows a chunk's keys and values are widened to packed panels, so that both products are
+// those of matmul.h, shared by the queries of a tile and the heads of a group. For few rows, as in decode, they are
+// taken straight from the blocks, by the same chains of multiply-adds: what counts then is reading the cache once.
+enum { CHUNK = KN_PANEL, SPLIT = 512, TILE_ROWS = 64, RUN = 16, RUNS = CHUNK / RUN, DIRECT_ROWS = 2 * MAX_ROWS };
 
 // part is one tile's work: queries [q0, q0+queries) of a sequence against splits [split, split+splits).
 typedef struct {
@@ -95,17 +96,21 @@ static void weigh(float *scores, int n, float *state, int wide) {
   float m0 = state[0], m = v_most(most);
   if (!(m > m0)) m = m0;
   state[0] = m;
-  const vf shift = v_set1(m == -INFINITY ? 0 : m), fade = v_exp(v_sub(v_set1(m0), shift));
-  vf sum = v_zero();
-  for (int i = 0; i < CHUNK / VL; i++) {
-    vf w = v_exp(v_sub(s[i], shift));
-    v_store(scores + i * VL, w);
-    sum = v_add(sum, w);
+  const vf shift = v_set1(m == -INFINITY ? 0 : m);
+  if (m > m0) { // else the state is to be multiplied by exp(0), which is 1 exactly
+    const vf fade = v_exp(v_sub(v_set1(m0), shift));
+    float f[VL];
+    v_store(f, fade);
+    state[1] *= f[0];
+    for (int i = 0; i < wide; i += VL) v_store(state + 16 + i, v_mul(v_load(state + 16 + i), fade));
   }
-  float f[VL];
-  v_store(f, fade);
-  state[1] = state[1] * f[0] + v_sum(sum);
-  for (int i = 0; i < wide; i += VL) v_store(state + 16 + i, v_mul(v_load(state + 16 + i), fade));
+  vf w[CHUNK / VL], sum = v_zero();
+  for (int i = 0; i < CHUNK / VL; i++) w[i] = v_exp(v_sub(s[i], shift));
+  for (int i = 0; i < CHUNK / VL; i++) {
+    v_store(scores + i * VL, w[i]);
+    sum = v_add(sum, w[i]);
+  }
+  state[1] += v_sum(sum);
 }
 
 // merge adds a split's state to that of the splits before it.
@@ -142,18 +147,165 @@ INLINE int64_t position(const attention_job *j, const part *t, int query) {
   return j->b.lens[t->seq] - queries + t->q0 + query;
 }
 
+// runs are a chunk's keys and values where they lie, 16 positions each, and those of the chunk after it, to prefetch.
+typedef struct {
+  const char *k[RUNS], *v[RUNS], *next_k[RUNS], *next_v[RUNS];
+  int64_t k_step, v_step; // bytes from one element of the keys to the next, from one position's values to the next
+} runs;
+
+INLINE vf load_kv(int dt, const char *p) { return dt == KN_F32 ? v_load((const float *)p) : v_bf16((const uint16_t *)p); }
+
+// score_tile computes R rows of scores for C vectors of positions from position `first` of the chunk on.
+INLINE void score_tile(const int dt, const int R, const int C, const runs *u, const float *q, int dim, int first, float *out) {
+  const int size = dt == KN_F32 ? 4 : 2;
+  vf acc[MAX_ROWS][8], wv[8];
+  const char *k[8], *next[8];
+#pragma GCC unroll 8
+  for (int c = 0; c < C; c++) {
+    int at = first + c * VL;
+    k[c] = u->k[at / RUN] + at % RUN * size;
+    next[c] = u->next_k[at / RUN];
+#pragma GCC unroll 8
+    for (int r = 0; r < R; r++) acc[r][c] = v_zero();
+  }
+  int64_t off = 0;
+  for (int e = 0; e < dim; e++, off += u->k_step) {
+#pragma GCC unroll 8
+    for (int c = 0; c < C; c++) wv[c] = load_kv(dt, k[c] + off);
+    if (dt == KN_F32 || e % 2 == 0)
+#pragma GCC unroll 8
+      for (int c = 0; c < C; c++)
+        if ((first + c * VL) % RUN == 0) __builtin_prefetch(next[c] + off, 0, 2);
+#pragma GCC unroll 8
+    for (int r = 0; r < R; r++) {
+      vf xv = v_set1(q[(int64_t)r * dim + e]);
+#pragma GCC unroll 8
+      for (int c = 0; c < C; c++) acc[r][c] = v_fma(xv, wv[c], acc[r][c]);
+    }
+  }
+#pragma GCC unroll 8
+  for (int r = 0; r < R; r++)
+#pragma GCC unroll 8
+    for (int c = 0; c < C; c++) v_store(out + r * CHUNK + first + c * VL, acc[r][c]);
+}
+
+// value_tile adds R rows of n weighted values, C vectors from byte `at` of a position's values on.
+INLINE void value_tile(const int dt, const int R, const int C, const runs *u, const float *w, int n, int64_t at, float *to,
+                       int64_t to_stride) {
+  const int size = dt == KN_F32 ? 4 : 2;
+  vf acc[MAX_ROWS][8], wv[8];
+#pragma GCC unroll 8
+  for (int r = 0; r < R; r++)
+#pragma GCC unroll 8
+    for (int c = 0; c < C; c++) acc[r][c] = v_load(to + r * to_stride + c * VL);
+  for (int p0 = 0; p0 < n; p0 += RUN) {
+    const char *v = u->v[p0 / RUN] + at, *next = u->next_v[p0 / RUN] + at;
+    for (int p = p0; p < p0 + RUN && p < n; p++, v += u->v_step, next += u->v_step) {
+#pragma GCC unroll 8
+      for (int c = 0; c < C; c++) wv[c] = load_kv(dt, v + c * VL * size);
+#pragma GCC unroll 8
+      for (int c = 0; c < C; c++)
+        if (c * VL * size % 64 == 0) __builtin_prefetch(next + c * VL * size, 0, 2);
+#pragma GCC unroll 8
+      for (int r = 0; r < R; r++) {
+        vf xv = v_set1(w[r * CHUNK + p]);
+#pragma GCC unroll 8
+        for (int c = 0; c < C; c++) acc[r][c] = v_fma(xv, wv[c], acc[r][c]);
+      }
+    }
+  }
+#pragma GCC unroll 8
+  for (int r = 0; r < R; r++)
+#pragma GCC unroll 8
+    for (int c = 0; c < C; c++) v_store(to + r * to_stride + c * VL, acc[r][c]);
+}
+
+INLINE void score_rows(const int dt, const int R, const runs *u, const float *q, int dim, float *out) {
+  const int C = tile_vectors(R);
+  for (int first = 0; first < CHUNK; first += C * VL) score_tile(dt, R, C, u, q, dim, first, out);
+}
+
+INLINE void value_rows(const int dt, const int R, const runs *u, const float *w, int n, int dim, float *to, int64_t stride) {
+  const int C = tile_vectors(R), size = dt == KN_F32 ? 4 : 2;
+  int e = 0;
+  for (; e + C * VL <= dim; e += C * VL) value_tile(dt, R, C, u, w, n, e * size, to + e, stride);
+  for (; e + 2 * VL <= dim; e += 2 * VL) value_tile(dt, R, 2, u, w, n, e * size, to + e, stride);
+  for (; e < dim; e += VL) value_tile(dt, R, 1, u, w, n, e * size, to + e, stride);
+}
+
+#define DIRECT(R)                                                                                                      \
+  case R:                                                                                                              \
+    if (dt == KN_F32)                                                                                                  \
+      values ? value_rows(KN_F32, R, u, x, n, dim, out, stride) : score_rows(KN_F32, R, u, x, dim, out);               \
+    else                                                                                                               \
+      values ? value_rows(KN_BF16, R, u, x, n, dim, out, stride) : score_rows(KN_BF16, R, u, x, dim, out);             \
+    break;
+
+// direct computes a chunk's scores, or adds its values, for at most MAX_ROWS rows. x: the queries, or the weights.
+static __attribute__((noinline)) void direct(int values, int dt, int rows, const runs *u, const float *x, int n, int dim,
+                                             float *out, int64_t stride) {
+  switch (rows) {
+    DIRECT(1) DIRECT(2) DIRECT(3) DIRECT(4)
+#if defined(KN_USE_AVX512) || defined(KN_USE_AVX2)
+    DIRECT(5) DIRECT(6)
+#endif
+  }
+}
+
+// direct_rows computes any number of rows.
+static void direct_rows(int values, int dt, int rows, const runs *u, const float *x, int n, int dim, float *out,
+                        int64_t stride) {
+  const int64_t x_stride = values ? CHUNK : dim;
+  int tiles = (int)divide_up(rows, MAX_ROWS);
+  for (int i = 0, r = 0; i < tiles; i++) {
+    int some = (rows - r) / (tiles - i);
+    direct(values, dt, some, u, x + r * x_stride, n, dim, out + r * stride, stride);
+    r += some;
+  }
+}
+
+// can_be_direct: runs of 16 positions, and vectors of values, are whole.
+INLINE int can_be_direct(const attention_job *j, int rows) {
+  return rows <= DIRECT_ROWS && j->c.block_size % RUN == 0 && j->dim % VL == 0;
+}
+
+// find_runs sets where the chunk at p0 lies. Runs after the last position are those of the last, and masked later.
+static void find_runs(const attention_job *j, const part *t, int64_t p0, int64_t last, const char **k, const char **v) {
+  const kn_cache *c = &j->c;
+  const int32_t *blocks = j->b.blocks + t->seq * j->b.blocks_stride;
+  const int64_t size = c->dt == KN_F32 ? 4 : 2;
+  for (int i = 0; i < RUNS; i++) {
+    int64_t p = lower(p0 + i * RUN, last - last % RUN), place = p % c->block_size;
+    int64_t head = ((int64_t)blocks[p / c->block_size] * c->kv_heads + t->kv_head) * c->block_size * j->dim;
+    k[i] = (const char *)c->k + (head + place) * size;
+    v[i] = (const char *)c->v + (head + place * j->dim) * size;
+  }
+}
+
 // attend_split computes the states of the tile's rows over one split.
 static void attend_split(const attention_job *j, const part *t, const buffers *b, int rows, int split) {
   const int64_t state = state_floats(j), last = position(j, t, t->queries - 1);
+  const int is_direct = can_be_direct(j, rows), size = j->c.dt == KN_F32 ? 4 : 2;
+  runs u = {.k_step = (int64_t)j->c.block_size * size, .v_step = (int64_t)j->dim * size};
   for (int r = 0; r < rows; r++) clear(b->now + r * state, j->wide);
   for (int64_t p0 = (int64_t)split * SPLIT; p0 < lower((int64_t)(split + 1) * SPLIT, last + 1); p0 += CHUNK) {
     int n = (int)lower(CHUNK, last + 1 - p0); // positions that some row sees
-    load_chunk(j, b, t, p0, n);
-    rows_by(KN_F32, rows, (span){.out = b->scores, .out_stride = CHUNK, .x = b->q, .x_stride = j->dim,
-                                 .w = (const char *)b->k, .k = j->dim, .cols = CHUNK});
+    if (is_direct) {
+      find_runs(j, t, p0, last, u.k, u.v);
+      find_runs(j, t, p0 + CHUNK, last, u.next_k, u.next_v);
+      direct_rows(0, j->c.dt, rows, &u, b->q, n, j->dim, b->scores, CHUNK);
+    } else {
+      load_chunk(j, b, t, p0, n);
+      rows_by(KN_F32, rows, (span){.out = b->scores, .out_stride = CHUNK, .x = b->q, .x_stride = j->dim,
+                                   .w = (const char *)b->k, .k = j->dim, .cols = CHUNK});
+    }
     for (int r = 0; r < rows; r++) {
       int64_t sees = position(j, t, r / j->group) + 1 - p0;
       weigh(b->scores + r * CHUNK, sees < 0 ? 0 : (int)lower(sees, n), b->now + r * state, j->wide);
+    }
+    if (is_direct) {
+      direct_rows(1, j->c.dt, rows, &u, b->scores, n, j->dim, b->now + 16, state);
+      continue;
     }
     for (int e = 0; e < j->dim; e += KN_PANEL)
       rows_by(KN_F32, rows, (span){.out = b->now + 16 + e, .out_stride = state, .x = b->scores, .x_stride = CHUNK,

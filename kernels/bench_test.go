@@ -2,15 +2,23 @@ package kernels
 
 import (
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"os"
+	"sync"
 	"testing"
+	"time"
 )
 
-// The variant to measure is PAGODA_KERNELS_VARIANT, else the best one.
-func benchDevice(b *testing.B, threads int) *Device {
+// Figures are those of a benchmark's fastest pass, beside the machine's limits measured the same way in the same
+// process, because others on the machine only ever make both slower. "%mem" is of the read bandwidth, "%flop" of the
+// multiply-adds that the op's dtypes allow. GOMAXPROCS in the environment sets the number of threads (not -cpu, which
+// comes too late for b.Loop); PAGODA_KERNELS_VARIANT names the variant,
+// else it is the best one.
+
+func benchDevice(b *testing.B) *Device {
 	b.Helper()
-	d, err := OpenCPU(CPUOptions{Threads: threads, Variant: os.Getenv("PAGODA_KERNELS_VARIANT")})
+	d, err := OpenCPU(CPUOptions{Variant: os.Getenv("PAGODA_KERNELS_VARIANT")})
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -20,6 +28,66 @@ func benchDevice(b *testing.B, threads int) *Device {
 		}
 	})
 	return d
+}
+
+// limitsOf measures the limits once per number of threads.
+var limitsOf = func() func(b *testing.B, threads int) Limits {
+	var mu sync.Mutex // guards the map
+	known := map[int]Limits{}
+	return func(b *testing.B, threads int) Limits {
+		mu.Lock()
+		defer mu.Unlock()
+		l, ok := known[threads]
+		if !ok {
+			var err error
+			if l, err = MeasureLimits(threads); err != nil {
+				b.Logf("no limits to compare with: %v", err)
+			}
+			known[threads] = l
+		}
+		return l
+	}
+}()
+
+// measure runs op until the benchmark ends; i counts its calls. A pass is one call, or as many as take 20 microseconds.
+func measure(b *testing.B, op func(i int) error) time.Duration {
+	b.Helper()
+	calls := 0
+	pass := func(n int) time.Duration {
+		start := time.Now()
+		for range n {
+			if err := op(calls); err != nil {
+				b.Fatal(err)
+			}
+			calls++
+		}
+		return time.Since(start) / time.Duration(n)
+	}
+	pass(1) // grows the scratch memory
+	n, best := 1+int(20*time.Microsecond/max(pass(1), 1)), time.Duration(math.MaxInt64)
+	b.ReportAllocs()
+	for b.Loop() {
+		best = min(best, pass(n))
+	}
+	b.ReportMetric(0, "ns/op") // of a loop's turn, which may be many calls
+	b.ReportMetric(float64(best)/1e3, "µs/call")
+	return best
+}
+
+// report gives the rates of a pass that moved bytes and did flops, and the peak that the flops could have reached.
+func report(b *testing.B, d *Device, t time.Duration, bytes, flops, peak float64) {
+	b.Helper()
+	l := limitsOf(b, d.threads)
+	b.ReportMetric(bytes/float64(t), "GB/s")
+	if l.ReadGBs > 0 {
+		b.ReportMetric(100*bytes/float64(t)/l.ReadGBs, "%mem")
+	}
+	if flops > 0 {
+		b.ReportMetric(flops/float64(t), "GFLOP/s")
+	}
+	if flops > 0 && peak > 0 {
+		b.ReportMetric(100*flops/float64(t)/peak, "%flop")
+	}
 }
 
 func benchTensor(b *testing.B, d *Device, dt DType, rows, cols int) Tensor {
@@ -42,160 +110,187 @@ func benchTensor(b *testing.B, d *Device, dt DType, rows, cols int) Tensor {
 	return t
 }
 
-func benchMatrix(b *testing.B, d *Device, dt DType, n, k int) *Matrix {
+// benchMatrices makes copies of a matrix.
+func benchMatrices(b *testing.B, d *Device, copies int, dt DType, n, k int) []*Matrix {
 	b.Helper()
 	data := make([]byte, n*k*2)
-	for i := range data {
+	for i := 0; i < min(len(data), 1<<16); i++ {
 		data[i] = byte(rand.Uint32()) & 0x3f // small finite numbers
 	}
-	m, err := d.PackMatrix(dt, k, MatrixPart{Data: data, DType: BF16, Rows: n})
-	if err != nil {
-		b.Fatal(err)
+	for have := 1 << 16; have < len(data); have *= 2 {
+		copy(data[have:], data[:have])
 	}
-	b.Cleanup(func() { _ = m.Close() })
-	return m
+	ms := make([]*Matrix, copies)
+	for i := range ms {
+		m, err := d.PackMatrix(dt, k, MatrixPart{Data: data, DType: BF16, Rows: n})
+		if err != nil {
+			b.Fatal(err)
+		}
+		b.Cleanup(func() { _ = m.Close() })
+		ms[i] = m
+	}
+	return ms
 }
 
-// The products of Qwen2.5-0.5B. GB/s are of weights; several copies of a small matrix are taken in turn, so that they
-// come from memory as in a model.
+// Products of the built-in model and of Qwen3 at 0.6 and 8 billion. GB/s are of weights. Small matrices are several
+// taken in turn: as much memory as the built-in model has, which a cache of some size holds; else more than any does.
 func BenchmarkMatMul(b *testing.B) {
+	const demo, large = 8 << 20, 400 << 20
 	shapes := []struct {
-		name string
-		n, k int
-	}{{"qkv", 1152, 896}, {"o", 896, 896}, {"gate_up", 2 * 4864, 896}, {"down", 896, 4864}, {"head", 151936, 896}}
-	for _, types := range []struct{ x, w DType }{{BF16, BF16}, {F32, BF16}, {F32, F32}, {BF16, F16}} {
-		for _, s := range shapes {
-			for _, rows := range []int{1, 2, 4, 8, 16, 32, 128, 512} {
-				b.Run(fmt.Sprintf("x=%v/w=%v/%s/rows=%d", types.x, types.w, s.name, rows), func(b *testing.B) {
-					d := benchDevice(b, 0)
-					copies := 1
-					if rows <= 32 {
-						copies = 1 + (96<<20)/(s.n*s.k*types.w.Size())
-					}
-					var ms []*Matrix
-					for range copies {
-						ms = append(ms, benchMatrix(b, d, types.w, s.n, s.k))
-					}
-					x, out, st := benchTensor(b, d, types.x, rows, s.k), benchTensor(b, d, F32, rows, s.n), d.NewStream()
-					b.ReportAllocs()
-					i := 0
-					for b.Loop() {
-						if err := MatMul(st, out, x, ms[i%copies]); err != nil {
+		name         string
+		n, k, memory int
+	}{
+		{"demo/gate_up", 1024, 256, demo}, {"demo/head", 2048, 256, demo},
+		{"0.6B/gate_up", 6144, 1024, large}, {"0.6B/down", 1024, 3072, large},
+		{"8B/qkv", 6144, 4096, large}, {"8B/down", 4096, 12288, large},
+	}
+	for _, s := range shapes {
+		for _, types := range []struct{ x, w DType }{{BF16, BF16}, {F32, F32}, {F32, BF16}, {F32, F16}} {
+			if types.w != types.x && s.name != "0.6B/gate_up" {
+				continue
+			}
+			b.Run(fmt.Sprintf("%s/x=%v/w=%v", s.name, types.x, types.w), func(b *testing.B) {
+				d := benchDevice(b)
+				ms := benchMatrices(b, d, 1+s.memory/(s.n*s.k*types.w.Size()), types.w, s.n, s.k)
+				for _, rows := range []int{1, 2, 4, 6, 8, 12, 16, 24, 32, 128, 512} {
+					b.Run(fmt.Sprintf("rows=%d", rows), func(b *testing.B) {
+						x, out, st := benchTensor(b, d, types.x, rows, s.k), benchTensor(b, d, F32, rows, s.n), d.NewStream()
+						t := measure(b, func(i int) error { return MatMul(st, out, x, ms[i%len(ms)]) })
+						l := limitsOf(b, d.threads)
+						peak := l.F32GFLOPs
+						if types.x == BF16 && types.w == BF16 && d.variant == "avx512bf16" {
+							peak = l.BF16GFLOPs
+						}
+						report(b, d, t, float64(ms[0].Bytes()), 2*float64(rows)*float64(s.n)*float64(s.k), peak)
+					})
+				}
+			})
+		}
+	}
+}
+
+// GB/s are of keys and values.
+func BenchmarkAttention(b *testing.B) {
+	models := []struct {
+		name                string
+		heads, kvHeads, dim int
+	}{{"demo", 8, 2, 32}, {"0.6B", 16, 8, 128}, {"8B", 32, 8, 128}}
+	for _, m := range models {
+		for _, s := range []struct {
+			name                  string
+			seqs, queries, seqLen int
+		}{{"decode/1x1024", 1, 1, 1024}, {"decode/8x1024", 8, 1, 1024}, {"decode/1x8192", 1, 1, 8192}, {"prefill/512", 1, 512, 512}, {"prefill/512at4096", 1, 512, 4096}} {
+			for _, dt := range []DType{F32, BF16} {
+				b.Run(fmt.Sprintf("%s/%s/%v", m.name, s.name, dt), func(b *testing.B) {
+					d := benchDevice(b)
+					blocks := s.seqLen / 16 * s.seqs
+					one := KVCacheBytes(dt, blocks, 16, m.kvHeads, m.dim)
+					layers := make([]KVCache, 1+int((96<<20)/one))
+					for i := range layers {
+						c, err := NewKVCache(d, dt, blocks, 16, m.kvHeads, m.dim)
+						if err != nil {
 							b.Fatal(err)
 						}
-						i++
+						b.Cleanup(func() { _ = c.Close() })
+						for j := range c.K.Buf.data {
+							c.K.Buf.data[j], c.V.Buf.data[j] = 0x3c, 0x3c
+						}
+						layers[i] = c
 					}
-					seconds := b.Elapsed().Seconds() / float64(b.N)
-					b.ReportMetric(float64(ms[0].Bytes())/1e9/seconds, "GB/s")
-					b.ReportMetric(2*float64(rows*s.n*s.k)/1e9/seconds, "GFLOP/s")
+					q := benchTensor(b, d, F32, s.seqs*s.queries, m.heads*m.dim)
+					out := benchTensor(b, d, BF16, s.seqs*s.queries, m.heads*m.dim)
+					starts, lens := benchTensor(b, d, I32, 1, s.seqs+1), benchTensor(b, d, I32, 1, s.seqs)
+					tables := benchTensor(b, d, I32, s.seqs, s.seqLen/16)
+					for i := range s.seqs {
+						starts.ints(0)[i+1], lens.ints(0)[i] = int32((i+1)*s.queries), int32(s.seqLen)
+						for j := range tables.ints(i) {
+							tables.ints(i)[j] = int32(j*s.seqs + i)
+						}
+					}
+					batch := AttentionBatch{QueryStarts: starts, SeqLens: lens, BlockTables: tables, NumSeqs: s.seqs, MaxSeqLen: s.seqLen}
+					st := d.NewStream()
+					t := measure(b, func(i int) error {
+						return PagedAttention(st, out, q, layers[i%len(layers)], batch, m.heads, 0.125)
+					})
+					seen := float64(s.seqs*s.queries) * (float64(s.seqLen) - float64(s.queries-1)/2)
+					report(b, d, t, float64(one), 4*seen*float64(m.heads*m.dim), limitsOf(b, d.threads).F32GFLOPs)
 				})
 			}
 		}
 	}
 }
 
-func BenchmarkAttention(b *testing.B) {
-	for _, s := range []struct {
-		name            string
-		queries, seqLen int
-	}{{"decode/1k", 1, 1024}, {"decode/8k", 1, 8192}, {"prefill/512", 512, 512}, {"prefill/512at8k", 512, 8192}} {
-		for _, dt := range []DType{BF16, F32} {
-			b.Run(fmt.Sprintf("%s/%v", s.name, dt), func(b *testing.B) {
-				const heads, kvHeads, dim = 14, 2, 64
-				d := benchDevice(b, 0)
-				blocks := s.seqLen / 16
-				layers := make([]KVCache, 1+(64<<20)/int(KVCacheBytes(dt, blocks, 16, kvHeads, dim)))
-				for i := range layers {
-					c, err := NewKVCache(d, dt, blocks, 16, kvHeads, dim)
-					if err != nil {
-						b.Fatal(err)
-					}
-					b.Cleanup(func() { _ = c.Close() })
-					for j := range c.K.Buf.data {
-						c.K.Buf.data[j], c.V.Buf.data[j] = 0x3c, 0x3c
-					}
-					layers[i] = c
-				}
-				q, out := benchTensor(b, d, F32, s.queries, heads*dim), benchTensor(b, d, BF16, s.queries, heads*dim)
-				meta := benchTensor(b, d, I32, 1, blocks+8)
-				ints := meta.ints(0)
-				copy(ints, []int32{0, int32(s.queries), int32(s.seqLen)})
-				for i := range blocks {
-					ints[8+i] = int32(i)
-				}
-				batch := AttentionBatch{QueryStarts: meta.Columns(0, 2), SeqLens: meta.Columns(2, 3),
-					BlockTables: meta.Columns(8, 8+blocks), NumSeqs: 1, MaxSeqLen: s.seqLen}
-				st := d.NewStream()
-				b.ReportAllocs()
-				i := 0
-				for b.Loop() {
-					if err := PagedAttention(st, out, q, layers[i%len(layers)], batch, heads, 0.125); err != nil {
-						b.Fatal(err)
-					}
-					i++
-				}
-				seconds := b.Elapsed().Seconds() / float64(b.N)
-				b.ReportMetric(float64(KVCacheBytes(dt, blocks, 16, kvHeads, dim))/1e9/seconds, "GB/s")
-				seen := float64(s.queries) * (float64(s.seqLen) - float64(s.queries-1)/2)
-				b.ReportMetric(4*seen*heads*dim/1e9/seconds, "GFLOP/s")
+// The ops on rows: one row for the cost of a call, many for their share of a prefill. GB/s are of what is read and
+// written; the activations of 512 rows fit the caches, as in a model.
+func BenchmarkRows(b *testing.B) {
+	const hidden, ff, heads, kvHeads, dim = 1024, 3072, 16, 8, 128
+	for _, rows := range []int{1, 8, 512} {
+		d := benchDevice(b)
+		st := d.NewStream()
+		x, y, w := benchTensor(b, d, F32, rows, hidden), benchTensor(b, d, F32, rows, hidden), benchTensor(b, d, F32, 1, hidden)
+		out, act := benchTensor(b, d, BF16, rows, hidden), benchTensor(b, d, BF16, rows, ff)
+		gateUp := benchTensor(b, d, F32, rows, 2*ff)
+		q, k := benchTensor(b, d, F32, rows, heads*dim), benchTensor(b, d, F32, rows, kvHeads*dim)
+		wh, table := benchTensor(b, d, F32, 1, dim), benchTensor(b, d, F32, 1024, dim)
+		index := benchTensor(b, d, I32, 1, rows)
+		for i := range index.ints(0) {
+			index.ints(0)[i] = int32(i)
+		}
+		cache, err := NewKVCache(d, F32, 32, 16, kvHeads, dim)
+		if err != nil {
+			b.Fatal(err)
+		}
+		b.Cleanup(func() { _ = cache.Close() })
+		embedding := benchMatrices(b, d, 1, BF16, 2048, hidden)[0]
+		lora := []LoRARun{{0, rows, benchMatrices(b, d, 1, BF16, 16, hidden)[0], benchMatrices(b, d, 1, BF16, ff*2, 16)[0], 2}}
+		xb := benchTensor(b, d, BF16, rows, hidden)
+		for _, op := range []struct {
+			name  string
+			bytes int // per row
+			run   func() error
+		}{
+			{"add", 12 * hidden, func() error { return Add(st, x, y) }},
+			{"rmsnorm", 6 * hidden, func() error { return RMSNorm(st, out, x, w, 1e-6) }},
+			{"add rmsnorm", 14 * hidden, func() error { return AddRMSNorm(st, out, x, y, w, 1e-6) }},
+			{"head rmsnorm", 8 * heads * dim, func() error { return HeadRMSNorm(st, q, wh, heads, 1e-6) }},
+			{"rope", 8 * heads * dim, func() error { return RoPE(st, q, index, table, heads) }},
+			{"silu mul", 10 * ff, func() error { return SiLUMul(st, act, gateUp) }},
+			{"store kv", 16 * kvHeads * dim, func() error { return StoreKV(st, cache, k, k, index) }},
+			{"embed", 6 * hidden, func() error { return Embed(st, x, embedding, index) }},
+			{"gather", 4 * hidden, func() error { return Gather(st, out, xb, index) }},
+			{"lora", 2*hidden + 16*ff, func() error { return LoRA(st, gateUp, xb, lora) }},
+		} {
+			b.Run(fmt.Sprintf("%s/rows=%d", op.name, rows), func(b *testing.B) {
+				t := measure(b, func(int) error { return op.run() })
+				report(b, d, t, float64(rows*op.bytes), 0, 0)
 			})
 		}
 	}
 }
 
-// The small ops of one decode step, for the cost of a call.
-func BenchmarkSmall(b *testing.B) {
-	d := benchDevice(b, 0)
-	st := d.NewStream()
-	x, w, out := benchTensor(b, d, F32, 1, 896), benchTensor(b, d, F32, 1, 896), benchTensor(b, d, BF16, 1, 896)
-	gateUp, act := benchTensor(b, d, F32, 1, 2*4864), benchTensor(b, d, BF16, 1, 4864)
-	for _, op := range []struct {
-		name string
-		run  func() error
-	}{
-		{"add", func() error { return Add(st, x, w) }},
-		{"rmsnorm", func() error { return RMSNorm(st, out, x, w, 1e-6) }},
-		{"silu mul", func() error { return SiLUMul(st, act, gateUp) }},
-	} {
-		b.Run(op.name, func(b *testing.B) {
-			b.ReportAllocs()
-			for b.Loop() {
-				if err := op.run(); err != nil {
-					b.Fatal(err)
-				}
-			}
-		})
-	}
-}
-
 func BenchmarkPack(b *testing.B) {
-	d := benchDevice(b, 0)
-	const n, k = 32 << 10, 896
+	d := benchDevice(b)
+	const n, k = 32 << 10, 1024
 	data := make([]byte, n*k*2)
-	b.SetBytes(n * k * 2)
-	for b.Loop() {
+	t := measure(b, func(int) error {
 		m, err := d.PackMatrix(BF16, k, MatrixPart{Data: data, DType: BF16, Rows: n})
-		if err != nil {
-			b.Fatal(err)
+		if err == nil {
+			err = m.Close()
 		}
-		_ = m.Close()
-	}
+		return err
+	})
+	report(b, d, t, n*k*4, 0, 0)
 }
 
-// BenchmarkLimits reports what the machine can do, to compare the others of the same run with.
+// BenchmarkLimits reports what the machine can do.
 func BenchmarkLimits(b *testing.B) {
-	for _, threads := range []int{1, 2} {
-		b.Run(fmt.Sprint("threads=", threads), func(b *testing.B) {
-			var l Limits
-			for b.Loop() {
-				var err error
-				if l, err = MeasureLimits(threads); err != nil {
-					b.Skip(err)
-				}
-			}
-			b.ReportMetric(l.ReadGBs, "GB/s")
-			b.ReportMetric(l.F32GFLOPs, "f32-GFLOP/s")
-			b.ReportMetric(l.BF16GFLOPs, "bf16-GFLOP/s")
-		})
+	d := benchDevice(b)
+	l := limitsOf(b, d.threads)
+	for b.Loop() { // measured above, once
 	}
+	b.ReportMetric(0, "ns/op")
+	b.ReportMetric(float64(l.Threads), "threads")
+	b.ReportMetric(l.ReadGBs, "GB/s")
+	b.ReportMetric(l.F32GFLOPs, "f32-GFLOP/s")
+	b.ReportMetric(l.BF16GFLOPs, "bf16-GFLOP/s")
 }

@@ -41,6 +41,8 @@ import (
 	"unsafe"
 )
 
+const buildHint = ""
+
 // variantNames by the numbers of kn.h, worst first.
 var variantNames = [C.KN_VARIANTS]string{
 	C.KN_PORTABLE: "portable", C.KN_AVX2: "avx2", C.KN_AVX512: "avx512", C.KN_AVX512BF16: "avx512bf16",
@@ -173,7 +175,8 @@ func (c *cBackend) lora(out, x Tensor, runs []LoRARun) error {
 	return result(C.kn_lora(c.dev, cTensor(out), cTensor(x), C.int64_t(len(runs))))
 }
 
-// measureLimits takes the best of a few passes: whatever else runs on the machine only makes it slower.
+// measureLimits takes the best of many short passes: whatever else runs on the machine only makes one slower, and
+// leaves the shorter ones alone more often.
 func measureLimits(threads int) (Limits, error) {
 	d, err := OpenCPU(CPUOptions{Threads: threads})
 	if err != nil {
@@ -181,25 +184,29 @@ func measureLimits(threads int) (Limits, error) {
 	}
 	defer d.Close() //nolint:errcheck // holds nothing by then
 	dev := d.impl.(*cBackend).dev
-	const size, passes = 512 << 20, 6
+	const size, piece, passes = 512 << 20, 64 << 20, 10 // one piece is read in two milliseconds, and no cache holds it
 	buf, err := d.Alloc(size)
 	if err != nil {
 		return Limits{}, err
 	}
 	defer buf.Close() //nolint:errcheck // scratch
-	for i := range buf.data {
-		buf.data[i] = 1
+	for i := 0; i < size; i += 4096 {
+		buf.data[i] = 0 // so that there is memory behind the address
 	}
 	l := Limits{Threads: d.threads}
 	for range passes {
 		for _, streams := range []C.int{1, 8} {
-			l.ReadGBs = max(l.ReadGBs, size/1e9/float64(C.kn_read_seconds(dev, buf.ptr(0), size, streams)))
+			for at := 0; at < size; at += piece {
+				l.ReadGBs = max(l.ReadGBs, piece/1e9/float64(C.kn_read_seconds(dev, buf.ptr(at), piece, streams)))
+			}
 		}
-		var flops C.double
-		seconds := float64(C.kn_fma_seconds(dev, &flops))
-		l.F32GFLOPs = max(l.F32GFLOPs, float64(flops)/1e9/seconds)
-		if seconds = float64(C.kn_dot_seconds(dev, &flops)); flops > 0 {
-			l.BF16GFLOPs = max(l.BF16GFLOPs, float64(flops)/1e9/seconds)
+		for range 4 {
+			var flops C.double
+			seconds := float64(C.kn_fma_seconds(dev, &flops))
+			l.F32GFLOPs = max(l.F32GFLOPs, float64(flops)/1e9/seconds)
+			if seconds = float64(C.kn_dot_seconds(dev, &flops)); flops > 0 {
+				l.BF16GFLOPs = max(l.BF16GFLOPs, float64(flops)/1e9/seconds)
+			}
 		}
 	}
 	return l, nil

@@ -4,6 +4,8 @@ package kernels
 
 import "errors"
 
+const buildHint = " (built without cgo)"
+
 var errNoCgo = errors.New("built without cgo: only the reference is there")
 
 func cVariants() []string { return nil }

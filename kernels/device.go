@@ -50,7 +50,8 @@ type backend interface {
 	close()
 }
 
-// Variants lists the CPU variants that this machine can run, best first. "ref" is always the last.
+// Variants lists the CPU variants that this machine can run, best first. "ref" is always the last, and the only one of
+// a build without cgo.
 func Variants() []string { return append(cVariants(), "ref") }
 
 // OpenCPU starts the workers of a CPU device. An unknown or unsupported variant is an error that lists those there are.
@@ -60,7 +61,7 @@ func OpenCPU(o CPUOptions) (*Device, error) {
 		o.Variant = have[0]
 	}
 	if !slices.Contains(have, o.Variant) {
-		return nil, fmt.Errorf("kernels: no variant %q on this machine, only %s", o.Variant, strings.Join(have, ", "))
+		return nil, fmt.Errorf("kernels: no variant %q here, only %s%s", o.Variant, strings.Join(have, ", "), buildHint)
 	}
 	if o.Threads < 0 || o.Threads > maxThreads {
 		return nil, fmt.Errorf("kernels: %d threads, want 0 to %d", o.Threads, maxThreads)

@@ -142,15 +142,19 @@ static void store_kv_chunk(void *ctx, int64_t chunk, int worker) {
   const int dim = c->head_dim;
   const int64_t bs = c->block_size, size = c->dt == KN_F32 ? 4 : 2, end = lower((chunk + 1) * 16, j->x.rows);
   float row[1024]; // head_dim is at most that
+  uint16_t half[1024];
   for (int64_t t = chunk * 16; t < end; t++) {
     int64_t slot = j->ids[t];
     if (slot < 0) continue;
     for (int h = 0; h < c->kv_heads; h++) {
       int64_t head = slot / bs * c->kv_heads + h, place = slot % bs;
       narrow((char *)c->v + (head * bs + place) * dim * size, c->dt, (const float *)j->y.p + t * j->y.stride + h * dim, dim);
-      narrow(row, c->dt, (const float *)j->x.p + t * j->x.stride + h * dim, dim);
-      char *k = (char *)c->k + (head * dim * bs + place) * size;
-      for (int i = 0; i < dim; i++) memcpy(k + i * bs * size, (char *)row + i * size, (size_t)size);
+      narrow(c->dt == KN_F32 ? (void *)row : half, c->dt, (const float *)j->x.p + t * j->x.stride + h * dim, dim);
+      const int64_t k = head * dim * bs + place;
+      if (c->dt == KN_F32)
+        for (int i = 0; i < dim; i++) ((float *)c->k)[k + i * bs] = row[i];
+      else
+        for (int i = 0; i < dim; i++) ((uint16_t *)c->k)[k + i * bs] = half[i];
     }
   }
 }

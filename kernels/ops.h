@@ -22,4 +22,5 @@ const kn_ops KN_OPS = {
     .lora = lora,
     .fma = peak_fma,
     .dot = peak_dot,
+    .read = peak_read,
 };

@@ -1,4 +1,4 @@
-// The most the arithmetic units can do: chains of multiply-adds in registers.
+// The most the machine can do: chains of multiply-adds in registers, and reading memory.
 enum { CHAINS = 14 };
 
 static float peak_fma(int64_t iters, double *flops) {
@@ -28,4 +28,23 @@ static float peak_dot(int64_t iters, double *flops) {
 #endif
   (void)iters;
   return s;
+}
+
+// read_streams reads S linear streams in turn.
+INLINE float read_streams(const char *p, int64_t bytes, const int S) {
+  vf a[8];
+  for (int u = 0; u < 8; u++) a[u] = v_zero();
+  const int64_t part = bytes / S, each = 8 * VL * 4 / S;
+  for (int64_t i = 0; i < part; i += each)
+#pragma GCC unroll 8
+    for (int u = 0; u < 8; u++) {
+      const char *at = p + u / (8 / S) * part + i + u % (8 / S) * VL * 4;
+      a[u] = v_add(a[u], v_load((const float *)at));
+    }
+  for (int u = 1; u < 8; u++) a[0] = v_add(a[0], a[u]);
+  return v_sum(a[0]);
+}
+
+static float peak_read(const char *p, int64_t bytes, int streams) {
+  return streams == 1 ? read_streams(p, bytes, 1) : read_streams(p, bytes, 8);
 }

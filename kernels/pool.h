@@ -16,6 +16,7 @@ typedef struct {
   int (*lora)(kn_dev *, kn_tensor, kn_tensor, kn_run_lora *, int64_t);
   float (*fma)(int64_t iters, double *flops);
   float (*dot)(int64_t iters, double *flops);
+  float (*read)(const char *p, int64_t bytes, int streams); // 1 or 8 streams; bytes: a multiple of 4096
 } kn_ops;
 
 extern const kn_ops kn_ops_portable, kn_ops_avx2, kn_ops_avx512, kn_ops_avx512bf16;

@@ -2,8 +2,10 @@ package model_test
 
 import (
 	"fmt"
+	"math"
 	"testing"
 	"testing/fstest"
+	"time"
 
 	"pagoda/backends/native/model"
 	"pagoda/checkpoint"
@@ -45,6 +47,36 @@ func BenchmarkForward(b *testing.B) {
 	}
 }
 
+// BenchmarkDemo measures steps of the built-in model, where the cost of calls shows: its weights fit a cache. Adapters
+// are two in turn, one sequence each.
+func BenchmarkDemo(b *testing.B) {
+	r := demoRig(b, "", model.Options{})
+	for _, shape := range []struct {
+		seqs, tokens, cached int
+		adapters             bool
+	}{{1, 1, 64, false}, {1, 1, 64, true}, {1, 1, 900, false}, {8, 1, 64, false}, {8, 1, 64, true}, {32, 1, 200, true}, {1, 256, 0, false}} {
+		name := fmt.Sprintf("seqs=%d/tokens=%d/cached=%d/adapters=%v", shape.seqs, shape.tokens, shape.cached, shape.adapters)
+		b.Run(name, func(b *testing.B) {
+			batch := benchBatch(shape.seqs, shape.tokens, shape.cached)
+			for i := range shape.seqs {
+				if shape.adapters {
+					name := []string{"shout", "pirate"}[i*2/shape.seqs]
+					batch.Runs = append(batch.Runs, model.Run{Start: i, Len: 1, LoRA: r.loras[name]})
+				}
+			}
+			b.ReportAllocs()
+			best := time.Duration(math.MaxInt64)
+			for b.Loop() {
+				start := time.Now()
+				r.forward(batch)
+				best = min(best, time.Since(start))
+			}
+			b.ReportMetric(float64(best)/1e3, "best-µs")
+			b.ReportMetric(float64(shape.seqs*shape.tokens)/best.Seconds(), "tok/s")
+		})
+	}
+}
+
 // benchBatch gives each sequence new tokens after those in the cache.
 func benchBatch(seqs, tokens, cached int) *model.Batch {
 	batch := &model.Batch{QueryStarts: []int32{0}}
@@ -55,7 +87,7 @@ func benchBatch(seqs, tokens, cached int) *model.Batch {
 			table[i] = int32(s*perSeq + i)
 		}
 		for p := cached; p < cached+tokens; p++ {
-			batch.Tokens = append(batch.Tokens, int32(p*7+s))
+			batch.Tokens = append(batch.Tokens, int32((p*7+s)%2000))
 			batch.Positions = append(batch.Positions, int32(p))
 			batch.Slots = append(batch.Slots, table[p/blockSize]*blockSize+int32(p%blockSize))
 		}

@@ -17,6 +17,7 @@ import (
 
 	"pagoda/client"
 	"pagoda/config"
+	"pagoda/engine"
 )
 
 const maxLineBytes = 1 << 20 // of what is typed or piped in
@@ -36,7 +37,7 @@ type question struct {
 
 // talker answers a conversation, piece by piece: part is called with thoughts and with text.
 type talker interface {
-	answer(ctx context.Context, q question, part func(text string, thought bool)) error
+	answer(ctx context.Context, q question, part func(text string, thought bool)) (finish string, err error)
 	models(ctx context.Context) ([]string, error)
 	close()
 }
@@ -281,15 +282,18 @@ func (c *conversation) say(ctx context.Context, line string) error {
 	c.messages = append(c.messages, message{"user", line})
 	var text strings.Builder
 	p := &printer{c: c}
-	err := c.talker.answer(ctx, question{c.model, c.messages, c.think}, func(piece string, thought bool) {
+	finish, err := c.talker.answer(ctx, question{c.model, c.messages, c.think}, func(piece string, thought bool) {
 		p.print(piece, thought)
 		if !thought {
 			text.WriteString(piece)
 		}
 	})
 	p.end()
-	if ctx.Err() != nil {
+	switch {
+	case ctx.Err() != nil:
 		err = nil // stopped by hand
+	case err == nil && finish == string(engine.FinishLength):
+		c.hint("(cut off: max_tokens, or the model's context is full)\n")
 	}
 	if text.Len() == 0 && (err != nil || ctx.Err() != nil) {
 		c.messages = c.messages[:len(c.messages)-1]

@@ -36,7 +36,7 @@ func (t *localTalker) models(context.Context) ([]string, error) {
 	return out, nil
 }
 
-func (t *localTalker) answer(ctx context.Context, q question, part func(string, bool)) error {
+func (t *localTalker) answer(ctx context.Context, q question, part func(string, bool)) (finish string, err error) {
 	req := &engine.Request{Model: q.model, Chat: &engine.Chat{}, Sampling: t.sampling}
 	if q.think != nil {
 		req.Chat.TemplateKwargs = map[string]json.RawMessage{"enable_thinking": strconv.AppendBool(nil, *q.think)}
@@ -46,7 +46,10 @@ func (t *localTalker) answer(ctx context.Context, q question, part func(string, 
 	}
 	for ev, err := range t.eng.Generate(ctx, req) {
 		if err != nil {
-			return err
+			return "", err
+		}
+		if ev.Finish != "" {
+			finish = string(ev.Finish)
 		}
 		if ev.Reasoning != "" {
 			part(ev.Reasoning, true)
@@ -55,7 +58,7 @@ func (t *localTalker) answer(ctx context.Context, q question, part func(string, 
 			part(ev.Text, false)
 		}
 	}
-	return nil
+	return finish, nil
 }
 
 // close cancels what runs and frees the model.
@@ -95,7 +98,7 @@ func (t *remoteTalker) close() {}
 
 func (t *remoteTalker) models(ctx context.Context) ([]string, error) { return t.client.Models(ctx) }
 
-func (t *remoteTalker) answer(ctx context.Context, q question, part func(string, bool)) error {
+func (t *remoteTalker) answer(ctx context.Context, q question, part func(string, bool)) (finish string, err error) {
 	body := map[string]any{"model": q.model, "messages": q.messages, "stream": true}
 	maps.Copy(body, t.params)
 	if q.think != nil { // an extra that not every server knows
@@ -103,9 +106,12 @@ func (t *remoteTalker) answer(ctx context.Context, q question, part func(string,
 	}
 	for chunk, err := range t.client.Stream(ctx, "/chat/completions", body) {
 		if err != nil {
-			return err
+			return "", err
 		}
 		for _, c := range chunk.Choices {
+			if c.FinishReason != "" {
+				finish = c.FinishReason
+			}
 			if thought := c.Thought(); thought != "" {
 				part(thought, true)
 			}
@@ -114,5 +120,5 @@ func (t *remoteTalker) answer(ctx context.Context, q question, part func(string,
 			}
 		}
 	}
-	return nil
+	return finish, nil
 }

@@ -209,6 +209,18 @@ func TestChatThoughts(t *testing.T) {
 	}
 }
 
+// An answer that ends at a limit says so on a terminal.
+func TestChatCutOff(t *testing.T) {
+	var out strings.Builder
+	c := &conversation{talker: newLocalTalker(fake.New(), &config.Config{MaxTokens: 2}), model: "fake", out: &out, tty: true}
+	if err := c.say(context.Background(), "hi"); err != nil {
+		t.Fatal(err)
+	}
+	if !strings.HasPrefix(out.String(), "He\n(cut off") {
+		t.Errorf("printed %q", out.String())
+	}
+}
+
 type writerFunc func([]byte) (int, error)
 
 func (f writerFunc) Write(p []byte) (int, error) { return f(p) }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -99,6 +100,9 @@ func chooseModel(o *native.Options, cfg *config.Config) error {
 
 func isFolder(path string) error {
 	info, err := os.Stat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("there is no folder %s, and this version downloads nothing", path)
+	}
 	if err != nil {
 		return err
 	}

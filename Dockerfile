@@ -4,6 +4,7 @@
 #   docker run --rm -p 8000:8000 pagoda
 #   docker run --rm -p 8000:8000 -v /models/Qwen3-0.6B:/model:ro pagoda serve --model /model
 #
+# Options may come as variables too (-e PAGODA_PORT=9000); the health check heeds those.
 # Each RUN is a make target; test/bare-debian.sh runs these same lines on a bare Debian, and the runtime too.
 ARG DEBIAN=trixie
 ARG GO_VERSION=1.26.8

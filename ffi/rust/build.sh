@@ -3,7 +3,9 @@
 set -eu
 cd "$(dirname "$0")/../.."
 made=build/cargo/release/libtokenizers_c.a lib=build/lib/libtokenizers.a
-"${CARGO:-cargo}" build --release --locked --lib --manifest-path ffi/rust/Cargo.toml --target-dir build/cargo
+quiet=--quiet
+[ ! -t 2 ] || quiet= # at a terminal cargo shows how far it is
+"${CARGO:-cargo}" build $quiet --release --locked --lib --manifest-path ffi/rust/Cargo.toml --target-dir build/cargo
 mkdir -p build/lib
 # The Go module names -lstdc++; nothing here is C++, so an empty archive answers it and neither
 # building nor running needs a C++ library.

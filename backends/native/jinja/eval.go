@@ -8,8 +8,9 @@ import (
 func (e *constExpr) eval(*state, *scope) any { return e.value }
 
 func (e *nameExpr) eval(st *state, sc *scope) any {
+	v := st.lookup(sc, e.name)
 	st.step()
-	return st.lookup(sc, e.name)
+	return v
 }
 
 func (e *nsTarget) eval(*state, *scope) any { return nil } // only ever assigned to
@@ -79,11 +80,9 @@ func (e *unaryExpr) eval(st *state, sc *scope) any {
 }
 
 func (e *concatExpr) eval(st *state, sc *scope) any {
-	var out strings.Builder
+	out := st.newText()
 	for _, part := range e.parts {
-		text := st.str(part.eval(st, sc))
-		st.charge(len(text))
-		out.WriteString(text)
+		out.add(st.str(part.eval(st, sc)))
 	}
 	return out.String()
 }
@@ -155,12 +154,12 @@ func (st *state) join(a, b any) (any, bool) {
 	_, safeB := b.(markup)
 	if isText(a) && isText(b) && (safeA || safeB) {
 		s, t := st.escape(a), st.escape(b)
-		st.charge(len(s) + len(t))
+		st.build(len(s) + len(t))
 		return s + t, true
 	}
 	if s, ok := a.(string); ok {
 		t, ok := b.(string)
-		st.charge(len(s) + len(t))
+		st.build(len(s) + len(t))
 		return s + t, ok
 	}
 	x, y, ok := sameSequences(a, b)
@@ -201,7 +200,7 @@ func (st *state) repeatText(s string, n int) string {
 	if n <= 0 || s == "" {
 		return ""
 	}
-	st.charge(min(n, 1<<31) * min(len(s), 1<<31))
+	st.build(min(n, 1<<31) * min(len(s), 1<<31))
 	return strings.Repeat(s, n)
 }
 
@@ -296,6 +295,7 @@ func (st *state) elementAt(x any, n int64) (any, bool) {
 		if len(x) == size {
 			return x[n : n+1], true
 		}
+		st.charge(4 * len(x))
 		return string([]rune(x)[n]), true
 	case *list:
 		return x.items[n], true
@@ -400,7 +400,9 @@ type args struct {
 func (a *argList) eval(st *state, sc *scope) args {
 	out := args{pos: evalAll(st, sc, a.pos), names: a.names, named: evalAll(st, sc, a.named)}
 	if a.spread != nil {
-		out.pos = append(out.pos, st.iterate(a.spread.eval(st, sc))...)
+		items := st.iterate(a.spread.eval(st, sc))
+		st.charge(itemBytes * len(items))
+		out.pos = append(out.pos, items...)
 	}
 	if a.kwargs != nil {
 		d, ok := a.kwargs.eval(st, sc).(*dict)

@@ -26,7 +26,7 @@ func (st *state) exec(s stmt, sc *scope) signal {
 	switch s := s.(type) {
 	case *output:
 		for _, part := range s.parts {
-			st.print(st.str(part.eval(st, sc)))
+			st.out.add(st.str(part.eval(st, sc)))
 		}
 	case *ifStmt:
 		for _, b := range s.branches {
@@ -46,10 +46,10 @@ func (st *state) exec(s stmt, sc *scope) signal {
 	case *macroStmt:
 		st.set(sc, s.name, st.macro(s.macroDef, sc))
 	case *callStmt:
-		st.print(st.str(s.call.call(st, sc, st.macro(s.body, sc))))
+		st.out.add(st.str(s.call.call(st, sc, st.macro(s.body, sc))))
 	case *filterStmt:
 		text := st.capture(func() { st.execAll(s.body, sc.child()) })
-		st.print(st.str(st.applyFilters(s.filter, text, sc)))
+		st.out.add(st.str(st.applyFilters(s.filter, text, sc)))
 	case *withStmt:
 		inner := sc.child()
 		for i, target := range s.targets {
@@ -204,12 +204,15 @@ func (l *loop) hasChanged(st *state, a args) any {
 
 // macro makes the function of a macro defined in sc.
 func (st *state) macro(m *macroDef, sc *scope) *function {
+	st.charge(pairBytes)
 	return &function{name: m.name, macro: m, call: func(st *state, a args) any {
 		inner := sc.child()
-		m.bind(st, inner, a)
 		var text string
 		line := st.line
-		st.nested(func() { text = st.capture(func() { st.execAll(m.body, inner) }) })
+		st.nested(func() {
+			m.bind(st, inner, a)
+			text = st.capture(func() { st.execAll(m.body, inner) })
+		})
 		st.line = line
 		return text
 	}}

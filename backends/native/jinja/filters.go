@@ -73,10 +73,14 @@ func init() { // some look others up
 		"striptags": textFilter("striptags", striptags),
 		"wordcount": func(st *state, v any, a args) any {
 			a.bind("wordcount", 0)
-			return int64(len(wordRE.FindAllString(st.str(v), -1)))
+			text := st.str(v)
+			st.walk(4 * len(text))
+			return int64(len(wordRE.FindAllStringIndex(text, -1)))
 		},
 		"trim": func(st *state, v any, a args) any {
-			return strip(st.str(v), given(a.bind("trim", 0, "chars")[0], nil), true, true)
+			text := st.str(v)
+			st.charge(len(text))
+			return st.strip(text, given(a.bind("trim", 0, "chars")[0], nil), true, true)
 		},
 		"replace": func(st *state, v any, a args) any {
 			p := a.bind("replace", 2, "old", "new", "count")
@@ -160,7 +164,7 @@ func textFilter(name string, f func(string) string) func(*state, any, args) any 
 	return func(st *state, v any, a args) any {
 		a.bind(name, 0)
 		text := st.str(v)
-		st.charge(len(text))
+		st.walk(len(text))
 		return f(text)
 	}
 }
@@ -201,12 +205,12 @@ func (st *state) escape(v any) markup {
 		return m
 	}
 	s := st.str(v)
-	st.charge(len(s))
+	st.walk(len(s))
 	return markup(htmlEscaper.Replace(s))
 }
 
 func striptags(s string) string {
-	return html.UnescapeString(strings.Join(split(tagRE.ReplaceAllString(s, ""), nil, -1), " "))
+	return html.UnescapeString(strings.Join(strings.FieldsFunc(tagRE.ReplaceAllString(s, ""), isSpace), " "))
 }
 
 func indent(st *state, v any, a args) any {
@@ -215,19 +219,17 @@ func indent(st *state, v any, a args) any {
 	if !ok {
 		space = st.repeatText(" ", mustInt(given(p[0], int64(4))))
 	}
-	lines := splitlines(st.str(v)+"\n", false)
-	st.charge(len(lines) * len(space))
-	var out strings.Builder
+	lines := st.splitlines(st.str(v)+"\n", false)
+	out := st.newText()
 	for i, line := range lines {
 		if i > 0 {
-			out.WriteByte('\n')
+			out.add("\n")
 		}
 		if i == 0 && truth(given(p[1], false)) || i > 0 && (line != "" || truth(given(p[2], false))) {
-			out.WriteString(space)
+			out.add(space)
 		}
-		out.WriteString(line)
+		out.add(line)
 	}
-	st.charge(out.Len())
 	return out.String()
 }
 
@@ -242,6 +244,7 @@ func truncate(st *state, v any, a args) any {
 		fail("AssertionError", "expected length >= %d and leeway >= 0", runeCount(end))
 	}
 	text := st.str(v)
+	st.walk(len(text))
 	runes := []rune(text)
 	if len(runes) <= size+mustInt(leeway) {
 		return text
@@ -258,6 +261,7 @@ func truncate(st *state, v any, a args) any {
 func urlencode(st *state, v any, a args) any {
 	a.bind("urlencode", 0)
 	quote := func(v any) string {
+		st.walk(len(st.str(v)))
 		return strings.ReplaceAll(strings.ReplaceAll(url.QueryEscape(st.str(v)), "+", "%20"), "%7E", "~")
 	}
 	if s, ok := v.(string); ok {
@@ -332,7 +336,7 @@ func filesizeformat(st *state, v any, a args) any {
 // tojson is the filter that transformers defines in place of Jinja2's own.
 func tojson(st *state, v any, a args) any {
 	p := a.bind("tojson", 0, "ensure_ascii", "indent", "separators", "sort_keys")
-	w := &jsonWriter{st: st, comma: ", ", colon: ": "}
+	w := &jsonWriter{st: st, out: st.newText(), comma: ", ", colon: ": "}
 	w.ascii = truth(given(p[0], false))
 	w.sortKeys = truth(given(p[3], false))
 	switch level := given(p[1], nil).(type) {
@@ -388,7 +392,7 @@ func abs(_ *state, v any, a args) any {
 	return normalize(new(big.Int).Abs(n))
 }
 
-func round(_ *state, v any, a args) any {
+func round(st *state, v any, a args) any {
 	p := a.bind("round", 0, "precision", "method")
 	digits, how := mustInt(given(p[0], int64(0))), mustStr(given(p[1], "common"))
 	mustNumber(v)
@@ -405,6 +409,7 @@ func round(_ *state, v any, a args) any {
 	f, ok := v.(float64)
 	if !ok {
 		n, _ := asBig(v)
+		st.walk(n.BitLen())
 		return roundInt(n, digits)
 	}
 	switch {
@@ -438,11 +443,12 @@ func roundInt(n *big.Int, digits int) any {
 	return normalize(down.Mul(down, unit))
 }
 
-func intFilter(_ *state, v any, a args) any {
+func intFilter(st *state, v any, a args) any {
 	p := a.bind("int", 0, "default", "base")
 	switch v := v.(type) {
 	case string:
 		text := strings.TrimFunc(v, isSpace)
+		st.walk(16 * len(v))
 		if n, ok := pythonInt(text, mustInt(given(p[1], int64(10)))); ok {
 			return normalize(n)
 		}
@@ -492,10 +498,11 @@ func pythonFloat(text string) (float64, bool) {
 	return f, err == nil || math.IsInf(f, 0)
 }
 
-func floatFilter(_ *state, v any, a args) any {
+func floatFilter(st *state, v any, a args) any {
 	def := given(a.bind("float", 0, "default")[0], 0.0)
 	switch v := v.(type) {
 	case string:
+		st.walk(16 * len(v))
 		if f, ok := pythonFloat(strings.TrimFunc(v, isSpace)); ok {
 			return f
 		}

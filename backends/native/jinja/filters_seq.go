@@ -13,6 +13,7 @@ func (st *state) getter(attr any, def any) func(item any) any {
 	}
 	parts := []any{attr}
 	if path, ok := attr.(string); ok {
+		st.walk(8 * len(path))
 		parts = nil
 		for _, part := range strings.Split(path, ".") {
 			parts = append(parts, attrPart(part))
@@ -41,6 +42,7 @@ func attrPart(part string) any {
 func (st *state) sortKey(attr any, caseSensitive bool) func(item any) any {
 	fold := func(v any) any {
 		if s, ok := v.(string); ok && !caseSensitive {
+			st.walk(len(s))
 			return lower(s)
 		}
 		return v
@@ -143,7 +145,7 @@ func reverse(st *state, v any, a args) any {
 	}
 	items := st.iterate(v)
 	at := len(items)
-	return &generator{func() (any, bool) {
+	return &generator{next: func() (any, bool) {
 		if at == 0 {
 			return nil, false
 		}

@@ -27,18 +27,17 @@ func (st *state) percent(format string, values any) string {
 	} else {
 		p.items = []any{values}
 	}
-	var out strings.Builder
+	out := st.newText()
 	for i := 0; i < len(format); {
 		at := strings.IndexByte(format[i:], '%')
 		if at < 0 {
-			out.WriteString(format[i:])
+			out.add(format[i:])
 			break
 		}
-		out.WriteString(format[i : i+at])
+		out.add(format[i : i+at])
 		var text string
 		text, i = p.conversion(format, i+at+1)
-		out.WriteString(text)
-		st.charge(out.Len())
+		out.add(text)
 	}
 	_, isDict := values.(*dict)
 	if p.used < len(p.items) && !isDict {
@@ -221,6 +220,7 @@ func (s spec) upper(text string) string {
 }
 
 func (st *state) formatInt(s spec, n *big.Int) string {
+	st.walk(n.BitLen())
 	digits := s.upper(new(big.Int).Abs(n).Text(base(s.verb)))
 	return st.padNumber(s, n.Sign() < 0, s.prefix(), digits)
 }
@@ -235,7 +235,8 @@ func (st *state) formatFloat(s spec, f float64) string {
 	if precision < 0 {
 		precision = 6
 	}
-	st.charge(precision)
+	st.build(precision)
+	st.walk(precision)
 	var text string
 	switch s.verb {
 	case 'e', 'E':
@@ -303,17 +304,19 @@ func group(digits, comma string, base int) string {
 	if end < 0 {
 		end = len(digits)
 	}
-	out := digits[end:]
-	for end > size {
-		out = comma + digits[end-size:end] + out
-		end -= size
+	head, tail := digits[:end], digits[end:]
+	grouped := ""
+	for len(head) > size {
+		grouped = comma + head[len(head)-size:] + grouped
+		head = head[:len(head)-size]
 	}
-	return digits[:end] + out
+	return head + grouped + tail
 }
 
 // padText cuts to the precision and fills up to the width; text goes to the left unless aligned.
 func (st *state) padText(s spec, text string) string {
 	if s.precision >= 0 {
+		st.walk(len(text))
 		runes := []rune(text)
 		text = string(runes[:min(s.precision, len(runes))])
 	}
@@ -332,14 +335,15 @@ func (st *state) padText(s spec, text string) string {
 
 // formatMethod is str.format.
 func formatMethod(st *state, format string, a args) any {
-	var out strings.Builder
+	st.walk(len(format))
+	out := st.newText()
 	next := 0
 	for i := 0; i < len(format); {
 		c := format[i]
 		doubled := i+1 < len(format) && format[i+1] == c
 		switch {
 		case (c == '{' || c == '}') && doubled:
-			out.WriteByte(c)
+			out.add(format[i : i+1])
 			i += 2
 		case c == '}':
 			valueError("Single '}' encountered in format string")
@@ -352,8 +356,7 @@ func formatMethod(st *state, format string, a args) any {
 			if strings.Contains(field, "{") {
 				unsupported("nested fields in str.format")
 			}
-			out.WriteString(st.formatField(field, a, &next))
-			st.charge(out.Len())
+			out.add(st.formatField(field, a, &next))
 			i += end + 1
 		default:
 			out.WriteByte(c)
@@ -371,7 +374,7 @@ func (st *state) formatField(field string, a args, next *int) string {
 	if end < 0 {
 		end = len(path)
 	}
-	v := formatArg(path[:end], a, next)
+	v := st.formatArg(path[:end], a, next)
 	for path = path[end:]; path != ""; {
 		if path[0] == '.' {
 			end = strings.IndexAny(path[1:], ".[") + 1
@@ -401,7 +404,7 @@ func (st *state) formatField(field string, a args, next *int) string {
 	return st.formatValue(form, v)
 }
 
-func formatArg(name string, a args, next *int) any {
+func (st *state) formatArg(name string, a args, next *int) any {
 	if name == "" {
 		name = strconv.Itoa(*next)
 		*next++
@@ -412,6 +415,7 @@ func formatArg(name string, a args, next *int) any {
 		}
 		return a.pos[n]
 	}
+	st.charge(8 * len(a.names))
 	for i, known := range a.names {
 		if known == name {
 			return a.named[i]

@@ -15,23 +15,23 @@ const maxJSONDepth = 200
 // parseJSON reads a JSON text as Python's json.loads does: keys keep their order, of two equal ones the
 // last wins, integers are exact. Half a surrogate pair becomes U+FFFD.
 func parseJSON(data []byte) any {
-	r := &jsonReader{data: data}
+	r := &jsonReader{src: string(data)}
 	v := r.value(0)
-	if r.space(); r.i != len(data) {
+	if r.space(); r.i != len(r.src) {
 		r.fail()
 	}
 	return v
 }
 
 type jsonReader struct {
-	data []byte
-	i    int
+	src string
+	i   int
 }
 
 func (r *jsonReader) fail() { valueError("the context is not valid JSON at byte %d", r.i) }
 
 func (r *jsonReader) space() {
-	for r.i < len(r.data) && strings.IndexByte(" \t\r\n", r.data[r.i]) >= 0 {
+	for r.i < len(r.src) && r.src[r.i] <= ' ' && strings.IndexByte(" \t\r\n", r.src[r.i]) >= 0 {
 		r.i++
 	}
 }
@@ -39,15 +39,15 @@ func (r *jsonReader) space() {
 // next skips white space and returns the next byte, 0 at the end.
 func (r *jsonReader) next() byte {
 	r.space()
-	if r.i == len(r.data) {
+	if r.i == len(r.src) {
 		return 0
 	}
-	return r.data[r.i]
+	return r.src[r.i]
 }
 
 func (r *jsonReader) take(text string) bool {
 	r.space()
-	ok := strings.HasPrefix(string(r.data[r.i:min(r.i+len(text), len(r.data))]), text)
+	ok := strings.HasPrefix(r.src[r.i:], text)
 	if ok {
 		r.i += len(text)
 	}
@@ -119,10 +119,10 @@ func (r *jsonReader) array(depth int) any {
 
 func (r *jsonReader) number() any {
 	start := r.i
-	for r.i < len(r.data) && strings.IndexByte("+-.eE0123456789", r.data[r.i]) >= 0 {
+	for r.i < len(r.src) && strings.IndexByte("+-.eE0123456789", r.src[r.i]) >= 0 {
 		r.i++
 	}
-	text := string(r.data[start:r.i])
+	text := r.src[start:r.i]
 	if strings.ContainsAny(text, ".eE") {
 		f, err := strconv.ParseFloat(text, 64)
 		if err != nil && !math.IsInf(f, 0) {
@@ -146,22 +146,26 @@ func (r *jsonReader) number() any {
 func (r *jsonReader) text() string {
 	r.i++ // the quote
 	start := r.i
-	for r.i < len(r.data) && r.data[r.i] != '"' && r.data[r.i] != '\\' {
+	for r.i < len(r.src) && r.src[r.i] != '"' && r.src[r.i] != '\\' {
 		r.i++
 	}
-	out := append([]byte(nil), r.data[start:r.i]...)
-	for r.i < len(r.data) {
-		c := r.data[r.i]
+	if r.i < len(r.src) && r.src[r.i] == '"' {
+		r.i++
+		return strings.ToValidUTF8(r.src[start:r.i-1], "\ufffd")
+	}
+	out := []byte(r.src[start:r.i])
+	for r.i < len(r.src) {
+		c := r.src[r.i]
 		r.i++
 		switch {
 		case c == '"':
 			return strings.ToValidUTF8(string(out), "\ufffd")
 		case c != '\\':
 			out = append(out, c)
-		case r.i == len(r.data):
+		case r.i == len(r.src):
 			r.fail()
 		default:
-			c = r.data[r.i]
+			c = r.src[r.i]
 			r.i++
 			if at := strings.IndexByte(`"\/bfnrt`, c); at >= 0 {
 				out = append(out, "\"\\/\b\f\n\r\t"[at])
@@ -182,7 +186,7 @@ func (r *jsonReader) codePoint() rune {
 	if first < 0xd800 || first > 0xdfff {
 		return first
 	}
-	if first < 0xdc00 && strings.HasPrefix(string(r.data[r.i:min(r.i+2, len(r.data))]), `\u`) {
+	if first < 0xdc00 && strings.HasPrefix(r.src[r.i:], `\u`) {
 		back := r.i
 		r.i += 2
 		if second := r.hex4(); 0xdc00 <= second && second <= 0xdfff {
@@ -194,10 +198,10 @@ func (r *jsonReader) codePoint() rune {
 }
 
 func (r *jsonReader) hex4() rune {
-	if r.i+4 > len(r.data) {
+	if r.i+4 > len(r.src) {
 		r.fail()
 	}
-	n, err := strconv.ParseUint(string(r.data[r.i:r.i+4]), 16, 16)
+	n, err := strconv.ParseUint(r.src[r.i:r.i+4], 16, 16)
 	if err != nil {
 		r.fail()
 	}
@@ -208,7 +212,7 @@ func (r *jsonReader) hex4() rune {
 // jsonWriter writes as Python's json.dumps does.
 type jsonWriter struct {
 	st       *state
-	out      strings.Builder
+	out      *text
 	ascii    bool
 	sortKeys bool
 	indent   *string // one level's; nil: all in one line
@@ -220,8 +224,7 @@ func (w *jsonWriter) newline(depth int) {
 	if w.indent == nil {
 		return
 	}
-	w.out.WriteByte('\n')
-	w.out.WriteString(w.st.repeatText(*w.indent, depth))
+	w.out.add("\n" + w.st.repeatText(*w.indent, depth))
 }
 
 func (w *jsonWriter) value(v any, depth int) {
@@ -234,12 +237,12 @@ func (w *jsonWriter) value(v any, depth int) {
 	case *tuple:
 		w.array(v.items, depth)
 	case string:
-		w.text(v)
+		w.string(v)
 	case *big.Int:
 		w.st.charge(v.BitLen())
-		w.out.WriteString(v.String())
+		w.out.add(v.String())
 	case nil, bool, int64, float64:
-		w.out.WriteString(scalarJSON(v))
+		w.out.add(scalarJSON(v))
 	default:
 		typeError("Object of type %s is not JSON serializable", typeName(v))
 	}
@@ -271,25 +274,24 @@ func scalarJSON(v any) string {
 
 func (w *jsonWriter) array(items []any, depth int) {
 	if len(items) == 0 {
-		w.out.WriteString("[]")
+		w.out.add("[]")
 		return
 	}
-	w.out.WriteByte('[')
+	w.out.add("[")
 	for i, item := range items {
 		if i > 0 {
-			w.st.charge(len(w.comma))
-			w.out.WriteString(w.comma)
+			w.out.add(w.comma)
 		}
 		w.newline(depth + 1)
 		w.value(item, depth+1)
 	}
 	w.newline(depth)
-	w.out.WriteByte(']')
+	w.out.add("]")
 }
 
 func (w *jsonWriter) object(d *dict, depth int) {
 	if len(d.keys) == 0 {
-		w.out.WriteString("{}")
+		w.out.add("{}")
 		return
 	}
 	order := make([]int, len(d.keys))
@@ -299,47 +301,56 @@ func (w *jsonWriter) object(d *dict, depth int) {
 	if w.sortKeys {
 		w.st.sortStable(order, func(i, j int) bool { return w.st.less(d.keys[i], d.keys[j], "<") })
 	}
-	w.out.WriteByte('{')
+	w.out.add("{")
 	for n, i := range order {
 		if n > 0 {
-			w.st.charge(len(w.comma))
-			w.out.WriteString(w.comma)
+			w.out.add(w.comma)
 		}
 		w.newline(depth + 1)
 		switch k := plain(d.keys[i]).(type) {
 		case string:
-			w.text(k)
+			w.string(k)
 		case nil, bool, int64, *big.Int, float64:
-			w.text(scalarJSON(k))
+			w.string(scalarJSON(k))
 		default:
 			typeError("keys must be str, int, float, bool or None, not %s", typeName(k))
 		}
-		w.st.charge(len(w.colon))
-		w.out.WriteString(w.colon)
+		w.out.add(w.colon)
 		w.value(d.values[i], depth+1)
 	}
 	w.newline(depth)
-	w.out.WriteByte('}')
+	w.out.add("}")
 }
 
-func (w *jsonWriter) text(s string) {
-	w.st.charge(len(s))
-	w.out.WriteByte('"')
-	for _, r := range s {
-		switch at := strings.IndexRune("\"\\\b\f\n\r\t", r); {
-		case at >= 0:
-			w.out.WriteByte('\\')
-			w.out.WriteByte(`"\bfnrt`[at])
-		case r < 0x20 || w.ascii && r > 0x7e && r < 0x10000:
-			w.out.WriteString(sprintf(`\u%04x`, r))
-		case w.ascii && r >= 0x10000:
+// plainJSON says which ASCII characters stand in a JSON string as they are.
+var plainJSON = func() (plain [utf8.RuneSelf]bool) {
+	for c := range plain {
+		plain[c] = c >= ' ' && c != '"' && c != '\\'
+	}
+	return plain
+}()
+
+func (w *jsonWriter) string(s string) {
+	w.st.walk(len(s) / 4)
+	w.out.add(`"`)
+	from := 0 // what is not yet written
+	for i, r := range s {
+		if r < utf8.RuneSelf && (plainJSON[r] && !(w.ascii && r == 0x7f)) || r >= utf8.RuneSelf && !w.ascii {
+			continue
+		}
+		w.out.add(s[from:i])
+		from = i + utf8.RuneLen(r)
+		if at := strings.IndexRune("\"\\\b\f\n\r\t", r); at >= 0 {
+			w.out.add(`\` + `"\bfnrt`[at:at+1])
+		} else if r < 0x10000 {
+			w.out.add(sprintf(`\u%04x`, r))
+		} else {
 			r -= 0x10000
-			w.out.WriteString(sprintf(`\u%04x\u%04x`, 0xd800+r>>10, 0xdc00+r&0x3ff))
-		default:
-			w.out.WriteRune(r)
+			w.out.add(sprintf(`\u%04x\u%04x`, 0xd800+r>>10, 0xdc00+r&0x3ff))
 		}
 	}
-	w.out.WriteByte('"')
+	w.out.add(s[from:])
+	w.out.add(`"`)
 }
 
 // sortStable sorts indices; every comparison is a step.

@@ -2,6 +2,7 @@ package jinja
 
 import (
 	"regexp"
+	"slices"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -48,8 +49,6 @@ var (
 	floatRE    = regexp.MustCompile(`^(?i:(\d+_)*\d+((\.(\d+_)*\d+)?e[+\-]?(\d+_)*\d+|\.(\d+_)*\d+))`)
 	intRE      = regexp.MustCompile(`^(?i:0b(_?[01])+|0o(_?[0-7])+|0x(_?[\da-f])+|[1-9](_?\d)*|0(_?0)*)`)
 	stringRE   = regexp.MustCompile(`^(?s:'[^'\\]*(?:\\.[^'\\]*)*'|"[^"\\]*(?:\\.[^"\\]*)*")`)
-	operatorRE = regexp.MustCompile(`^(//|\*\*|==|!=|>=|<=|[-+/*%~\[\](){}><=.:|,;])`)
-	// (?U:…) spellings of white space are Go's ASCII ones; tags are followed by trimLeft instead.
 	rawBeginRE = regexp.MustCompile(`^\{%([-+]?)` + spaceRE + `*raw` + spaceRE + `*(-?)%\}`)
 	rawEndRE   = regexp.MustCompile(`\{%([-+]?)` + spaceRE + `*endraw` + spaceRE + `*([-+]?)%\}`)
 )
@@ -246,27 +245,55 @@ func (lx *lexer) inside(endKind tokenKind, end string) {
 
 // one takes one token from the front of rest.
 func (lx *lexer) one(rest string, open *[]byte) {
-	afterDot := lx.pos > 0 && lx.src[lx.pos-1] == '.'
-	if m := floatRE.FindString(rest); m != "" && !afterDot {
-		lx.add(tokFloat, strings.ReplaceAll(m, "_", ""))
-		lx.advance(len(m))
-	} else if m := intRE.FindString(rest); m != "" {
-		lx.add(tokInt, strings.ReplaceAll(m, "_", ""))
-		lx.advance(len(m))
-	} else if n := nameLen(rest); n > 0 {
-		lx.add(tokName, rest[:n])
-		lx.advance(n)
-	} else if m := stringRE.FindString(rest); m != "" {
-		lx.add(tokString, lx.unescape(m[1:len(m)-1]))
-		lx.advance(len(m))
-	} else if m := operatorRE.FindString(rest); m != "" {
-		lx.balance(m[0], open)
-		lx.add(tokOp, m)
-		lx.advance(len(m))
-	} else {
+	size := 0
+	switch c := rest[0]; {
+	case isDigit(rune(c)):
+		size = lx.number(rest)
+	case c == '\'' || c == '"':
+		if size = len(stringRE.FindString(rest)); size > 0 {
+			lx.add(tokString, lx.unescape(rest[1:size-1]))
+		}
+	default:
+		if size = nameLen(rest); size > 0 {
+			lx.add(tokName, rest[:size])
+			break
+		}
+		if size = operatorLen(rest); size > 0 {
+			lx.balance(c, open)
+			lx.add(tokOp, rest[:size])
+		}
+	}
+	if size == 0 {
 		r, _ := utf8.DecodeRuneInString(rest)
 		lx.fail("unexpected char %q", r)
 	}
+	lx.advance(size)
+}
+
+// number adds the number in front of rest; behind a dot there are only integers, as in a.0.1.
+func (lx *lexer) number(rest string) int {
+	kind, size := tokFloat, 0
+	if lx.src[lx.pos-1] != '.' {
+		size = len(floatRE.FindString(rest))
+	}
+	if size == 0 {
+		kind, size = tokInt, len(intRE.FindString(rest))
+	}
+	if size > maxBits/4 {
+		fail(kindLimit, "length of a number")
+	}
+	lx.add(kind, strings.ReplaceAll(rest[:size], "_", ""))
+	return size
+}
+
+func operatorLen(s string) int {
+	if len(s) > 1 && slices.Contains([]string{"//", "**", "==", "!=", ">=", "<="}, s[:2]) {
+		return 2
+	}
+	if strings.IndexByte("-+/*%~[](){}><=.:|,;", s[0]) >= 0 {
+		return 1
+	}
+	return 0
 }
 
 func nameLen(s string) int {

@@ -1,6 +1,7 @@
 package jinja
 
 import (
+	"cmp"
 	"math"
 	"math/big"
 )
@@ -103,10 +104,18 @@ func (st *state) compareNumbers(a, b any) int {
 	}
 	f, fok := a.(float64)
 	g, gok := b.(float64)
-	if fok && math.IsNaN(f) || gok && math.IsNaN(g) {
+	switch {
+	case fok && math.IsNaN(f) || gok && math.IsNaN(g):
 		return 2
+	case fok && gok:
+		return cmp.Compare(f, g)
 	}
-	st.charge(maxBits / 8)
+	st.charge(maxBits / 64)
+	if !fok && !gok {
+		m, _ := asBig(a)
+		n, _ := asBig(b)
+		return m.Cmp(n)
+	}
 	return exact(a).Cmp(exact(b))
 }
 
@@ -143,7 +152,7 @@ func (st *state) arithmetic(op string, a, b any) any {
 }
 
 func (st *state) bigOp(op string, a, b *big.Int) any {
-	st.charge(a.BitLen() / 64 * b.BitLen() / 64)
+	st.charge(a.BitLen() * b.BitLen() / 1024)
 	out := new(big.Int)
 	switch op {
 	case "+":
@@ -162,6 +171,8 @@ func (st *state) bigOp(op string, a, b *big.Int) any {
 		if a.BitLen() <= 1 { // -1, 0, 1: the power's parity says all
 			b = new(big.Int).SetInt64(int64(b.Bit(0)) + 2*int64(b.Sign()))
 		}
+		bits := a.BitLen() * int(b.Int64())
+		st.charge(bits / 64 * bits / 16)
 		out.Exp(a, b, nil)
 	default:
 		if b.Sign() == 0 {

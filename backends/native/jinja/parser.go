@@ -105,7 +105,6 @@ func (p *parser) checkName(kind, name string, known bool) {
 	}
 }
 
-
 func (p *parser) parseTemplate() []stmt {
 	body := p.statements()
 	if len(p.unknown) > 0 {

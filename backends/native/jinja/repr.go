@@ -26,38 +26,38 @@ func (st *state) str(v any) string {
 
 // repr is Python's repr(v): how a value is printed inside a list.
 func (st *state) repr(v any) string {
-	var out strings.Builder
-	st.appendRepr(&out, v, 0)
+	out := st.newText()
+	st.appendRepr(out, v, 0)
 	return out.String()
 }
 
-func (st *state) appendRepr(out *strings.Builder, v any, depth int) {
+func (st *state) appendRepr(out *text, v any, depth int) {
 	st.descend(depth)
 	switch v := v.(type) {
 	case nil:
-		out.WriteString("None")
+		out.add("None")
 	case bool:
 		if v {
-			out.WriteString("True")
+			out.add("True")
 		} else {
-			out.WriteString("False")
+			out.add("False")
 		}
 	case int64:
-		out.WriteString(strconv.FormatInt(v, 10))
+		out.add(strconv.FormatInt(v, 10))
 	case *big.Int:
 		st.charge(v.BitLen())
-		out.WriteString(v.String())
+		out.add(v.String())
 	case float64:
-		out.WriteString(floatRepr(v))
+		out.add(floatRepr(v))
 	case string:
-		st.charge(len(v))
-		quote(out, v)
+		st.walk(len(v))
+		out.add(quote(v))
 	case markup:
-		out.WriteString("Markup(")
+		out.add("Markup(")
 		st.appendRepr(out, string(v), depth)
-		out.WriteByte(')')
+		out.add(")")
 	case *undefined:
-		out.WriteString("Undefined")
+		out.add("Undefined")
 	case *list:
 		st.reprItems(out, "[", v.items, "]", depth)
 	case *tuple:
@@ -67,41 +67,41 @@ func (st *state) appendRepr(out *strings.Builder, v any, depth int) {
 	case *view:
 		st.reprItems(out, "dict_"+v.kind+"([", st.viewItems(v), "])", depth)
 	case *rangeValue:
-		out.WriteString("range(" + strconv.FormatInt(v.start, 10) + ", " + strconv.FormatInt(v.stop, 10))
+		out.add("range(" + strconv.FormatInt(v.start, 10) + ", " + strconv.FormatInt(v.stop, 10))
 		if v.step != 1 {
-			out.WriteString(", " + strconv.FormatInt(v.step, 10))
+			out.add(", " + strconv.FormatInt(v.step, 10))
 		}
-		out.WriteByte(')')
+		out.add(")")
 	case *namespace:
-		out.WriteString("<Namespace ")
+		out.add("<Namespace ")
 		st.reprDict(out, &v.vars, depth)
-		out.WriteByte('>')
+		out.add(">")
 	case *loop:
-		out.WriteString("<LoopContext " + strconv.Itoa(v.i+1) + "/" + strconv.Itoa(len(v.items)) + ">")
+		out.add("<LoopContext " + strconv.Itoa(v.i+1) + "/" + strconv.Itoa(len(v.items)) + ">")
 	case *function:
 		if v.macro == nil {
 			unsupported("printing the function %s", v.name)
 		}
-		out.WriteString("<Macro ")
-		quote(out, v.name)
-		out.WriteByte('>')
+		out.add("<Macro ")
+		out.add(quote(v.name))
+		out.add(">")
 	default:
 		unsupported("printing a %s (add |list)", typeName(v))
 	}
 }
 
-func (st *state) reprItems(out *strings.Builder, before string, items []any, after string, depth int) {
-	out.WriteString(before)
+func (st *state) reprItems(out *text, before string, items []any, after string, depth int) {
+	out.add(before)
 	for i, item := range items {
 		if i > 0 {
-			out.WriteString(", ")
+			out.add(", ")
 		}
 		st.appendRepr(out, item, depth+1)
 	}
-	out.WriteString(after)
+	out.add(after)
 }
 
-func (st *state) reprTuple(out *strings.Builder, t *tuple, depth int) {
+func (st *state) reprTuple(out *text, t *tuple, depth int) {
 	if len(t.items) == 1 {
 		st.reprItems(out, "(", t.items, ",)", depth)
 		return
@@ -109,17 +109,17 @@ func (st *state) reprTuple(out *strings.Builder, t *tuple, depth int) {
 	st.reprItems(out, "(", t.items, ")", depth)
 }
 
-func (st *state) reprDict(out *strings.Builder, d *dict, depth int) {
-	out.WriteByte('{')
+func (st *state) reprDict(out *text, d *dict, depth int) {
+	out.add("{")
 	for i, k := range d.keys {
 		if i > 0 {
-			out.WriteString(", ")
+			out.add(", ")
 		}
 		st.appendRepr(out, k, depth+1)
-		out.WriteString(": ")
+		out.add(": ")
 		st.appendRepr(out, d.values[i], depth+1)
 	}
-	out.WriteByte('}')
+	out.add("}")
 }
 
 // floatRepr is the shortest decimal that reads back as f, in Python's form.
@@ -143,7 +143,8 @@ func floatRepr(f float64) string {
 }
 
 // quote writes a string as Python would in source.
-func quote(out *strings.Builder, s string) {
+func quote(s string) string {
+	var out strings.Builder
 	mark := byte('\'')
 	if strings.Contains(s, "'") && !strings.Contains(s, `"`) {
 		mark = '"'
@@ -171,4 +172,5 @@ func quote(out *strings.Builder, s string) {
 		}
 	}
 	out.WriteByte(mark)
+	return out.String()
 }

@@ -9,7 +9,7 @@ import (
 type state struct {
 	limits Limits
 	now    func() time.Time
-	out    *strings.Builder
+	out    *text
 	steps  int
 	depth  int // macro calls and recursive loops now running
 	line   int // of the statement that runs
@@ -25,28 +25,47 @@ func (st *state) step() {
 	}
 }
 
-// charge counts the building or reading of n bytes before it is done.
+// charge counts the copying or skimming of n bytes before it is done.
 func (st *state) charge(n int) {
 	if st.steps += 1 + n/bytesPerStep; st.steps > st.limits.Steps {
 		fail(kindLimit, "fuel")
 	}
 }
 
-func (st *state) print(text string) {
-	if st.out.Len()+len(text) > st.limits.Output {
+// walk counts work on n bytes one by one, which takes about eight times as long as copying them.
+func (st *state) walk(n int) { st.charge(8 * n) }
+
+// build is charge for a text of n bytes: no text is larger than the output may be.
+func (st *state) build(n int) {
+	if n > st.limits.Output {
 		fail(kindLimit, "output size")
 	}
-	st.out.WriteString(text)
+	st.charge(n)
+}
+
+// text is a text being built, under the limits of a rendering.
+type text struct {
+	strings.Builder
+	st *state
+}
+
+func (st *state) newText() *text { return &text{st: st} }
+
+func (t *text) add(s string) {
+	if t.Len()+len(s) > t.st.limits.Output {
+		fail(kindLimit, "output size")
+	}
+	t.st.charge(len(s))
+	t.WriteString(s)
 }
 
 // capture returns what run prints.
 func (st *state) capture(run func()) string {
 	outer := st.out
-	st.out = &strings.Builder{}
+	st.out = st.newText()
 	run()
 	text := st.out.String()
 	st.out = outer
-	st.charge(len(text))
 	return text
 }
 
@@ -61,32 +80,41 @@ func (st *state) nested(f func()) {
 
 // scope holds the variables of a body. Loops, macros and the like have one each; if has none.
 type scope struct {
-	names   []string
-	values  []any
+	vars    []variable
+	first   [3]variable // where vars begins: most scopes have few
 	parent  *scope
 	root    *scope
 	context *dict // of the root: what the caller gave
 }
 
-func (sc *scope) child() *scope { return &scope{parent: sc, root: sc.root} }
+type variable struct {
+	name  string
+	value any
+}
+
+func (sc *scope) child() *scope {
+	inner := &scope{parent: sc, root: sc.root}
+	inner.vars = inner.first[:0]
+	return inner
+}
 
 func (st *state) set(sc *scope, name string, v any) {
-	st.steps += len(sc.names) / 8
-	for i, n := range sc.names {
-		if n == name {
-			sc.values[i] = v
+	st.steps += len(sc.vars) / 8
+	for i := range sc.vars {
+		if sc.vars[i].name == name {
+			sc.vars[i].value = v
 			return
 		}
 	}
-	sc.names, sc.values = append(sc.names, name), append(sc.values, v)
+	sc.vars = append(sc.vars, variable{name, v})
 }
 
 func (st *state) lookup(sc *scope, name string) any {
 	for s := sc; s != nil; s = s.parent {
-		st.steps += len(s.names) / 8
-		for i, n := range s.names {
-			if n == name {
-				return s.values[i]
+		st.steps += 1 + len(s.vars)/8
+		for i := range s.vars {
+			if s.vars[i].name == name {
+				return s.vars[i].value
 			}
 		}
 	}

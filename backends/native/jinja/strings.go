@@ -34,9 +34,9 @@ func init() { // format looks methods up
 		"rfind":      findMethod("rfind", strings.LastIndex, false),
 		"index":      findMethod("index", strings.Index, true),
 		"rindex":     findMethod("rindex", strings.LastIndex, true),
-		"count": func(_ *state, s string, a args) any {
+		"count": func(st *state, s string, a args) any {
 			p := a.bind("count", 1, "sub", "start", "end")
-			part, _, ok := window(s, p[1], p[2])
+			part, _, ok := st.window(s, p[1], p[2])
 			if !ok {
 				return int64(0)
 			}
@@ -104,7 +104,7 @@ func init() { // format looks methods up
 func bare[T any](name string, f func(string) T) method[string] {
 	return func(st *state, s string, a args) any {
 		a.bind(name, 0)
-		st.charge(len(s))
+		st.walk(len(s))
 		return f(s)
 	}
 }
@@ -133,8 +133,8 @@ func (st *state) replace(s, old, new string, count int) string {
 	if count > 0 {
 		n = min(n, count)
 	}
-	st.charge(len(s))
-	st.charge(n * len(new))
+	st.walk(len(s))
+	st.build(len(s) + n*len(new))
 	return strings.Replace(s, old, new, count)
 }
 
@@ -143,17 +143,19 @@ func (st *state) joinText(parts []string, sep string) string {
 	for _, part := range parts {
 		size += len(part)
 	}
-	st.charge(size)
+	st.build(size)
 	return strings.Join(parts, sep)
 }
 
 // strip takes white space, or the characters of chars if it is a string, from the ends of s.
-func strip(s string, chars any, left, right bool) string {
+func (st *state) strip(s string, chars any, left, right bool) string {
 	drop := isSpace
 	if chars != nil {
 		set := mustStr(chars)
+		st.charge(len(s) * len(set))
 		drop = func(r rune) bool { return strings.ContainsRune(set, r) }
 	}
+	st.charge(len(s))
 	if left {
 		s = strings.TrimLeftFunc(s, drop)
 	}
@@ -165,30 +167,30 @@ func strip(s string, chars any, left, right bool) string {
 
 func stripMethod(name string, left, right bool) method[string] {
 	return func(st *state, s string, a args) any {
-		st.charge(len(s))
-		return strip(s, given(a.bind(name, 0, "chars")[0], nil), left, right)
+		return st.strip(s, given(a.bind(name, 0, "chars")[0], nil), left, right)
 	}
 }
 
-func splitMethod(name string, f func(s string, sep *string, n int) []string) method[string] {
+func splitMethod(name string, f func(st *state, s string, sep *string, n int) []string) method[string] {
 	return func(st *state, s string, a args) any {
 		p := a.bind(name, 0, "sep", "maxsplit")
-		st.charge(len(s))
 		n := mustInt(given(p[1], int64(-1)))
 		if given(p[0], nil) == nil {
-			return &list{stringsToAny(f(s, nil, n))}
+			return &list{stringsToAny(f(st, s, nil, n))}
 		}
 		sep := mustStr(p[0])
 		if sep == "" {
 			valueError("empty separator")
 		}
-		return &list{stringsToAny(f(s, &sep, n))}
+		return &list{stringsToAny(f(st, s, &sep, n))}
 	}
 }
 
 // split splits at sep, or at white space if there is none, at most n times if n is not negative.
-func split(s string, sep *string, n int) []string {
+func split(st *state, s string, sep *string, n int) []string {
+	st.walk(len(s))
 	if sep != nil {
+		st.charge(2 * itemBytes * strings.Count(s, *sep))
 		if n < 0 {
 			return strings.Split(s, *sep)
 		}
@@ -204,16 +206,18 @@ func split(s string, sep *string, n int) []string {
 		if at < 0 || n >= 0 && len(out) == n {
 			return append(out, s)
 		}
+		st.charge(2 * itemBytes)
 		out = append(out, s[:at])
 		s = s[at:]
 	}
 }
 
 // rsplit is split from the right.
-func rsplit(s string, sep *string, n int) []string {
+func rsplit(st *state, s string, sep *string, n int) []string {
 	if n < 0 {
-		return split(s, sep, n)
+		return split(st, s, sep, n)
 	}
+	st.walk(len(s))
 	var out []string
 	for sep != nil {
 		at := strings.LastIndex(s, *sep)
@@ -222,6 +226,7 @@ func rsplit(s string, sep *string, n int) []string {
 			slices.Reverse(out)
 			return out
 		}
+		st.charge(2 * itemBytes)
 		out = append(out, s[at+len(*sep):])
 		s = s[:at]
 	}
@@ -236,6 +241,7 @@ func rsplit(s string, sep *string, n int) []string {
 			break
 		}
 		_, size := utf8.DecodeRuneInString(s[at:])
+		st.charge(2 * itemBytes)
 		out = append(out, s[at+size:])
 		s = s[:at]
 	}
@@ -245,13 +251,14 @@ func rsplit(s string, sep *string, n int) []string {
 
 func splitlinesMethod(st *state, s string, a args) any {
 	keep := truth(given(a.bind("splitlines", 0, "keepends")[0], false))
-	st.charge(len(s))
-	return &list{stringsToAny(splitlines(s, keep))}
+	return &list{stringsToAny(st.splitlines(s, keep))}
 }
 
-func splitlines(s string, keep bool) []string {
+func (st *state) splitlines(s string, keep bool) []string {
+	st.walk(len(s))
 	var out []string
 	for s != "" {
+		st.charge(2 * itemBytes)
 		at := strings.IndexAny(s, "\n\r\v\f\x1c\x1d\x1e\u0085\u2028\u2029")
 		if at < 0 {
 			return append(out, s)
@@ -271,7 +278,8 @@ func splitlines(s string, keep bool) []string {
 }
 
 func partitionMethod(name string, find func(s, sep string) int) method[string] {
-	return func(_ *state, s string, a args) any {
+	return func(st *state, s string, a args) any {
+		st.walk(len(s))
 		sep := mustStr(a.bind(name, 1, "sep")[0])
 		if sep == "" {
 			valueError("empty separator")
@@ -287,7 +295,8 @@ func partitionMethod(name string, find func(s, sep string) int) method[string] {
 }
 
 // window is s[start:end], with its first code point's place; ok is false if start is behind the end.
-func window(s string, start, end any) (part string, from int, ok bool) {
+func (st *state) window(s string, start, end any) (part string, from int, ok bool) {
+	st.walk(len(s))
 	if start == (unset{}) && end == (unset{}) {
 		return s, 0, true
 	}
@@ -303,9 +312,9 @@ func window(s string, start, end any) (part string, from int, ok bool) {
 }
 
 func findMethod(name string, find func(s, sub string) int, must bool) method[string] {
-	return func(_ *state, s string, a args) any {
+	return func(st *state, s string, a args) any {
 		p := a.bind(name, 1, "sub", "start", "end")
-		part, from, ok := window(s, p[1], p[2])
+		part, from, ok := st.window(s, p[1], p[2])
 		at := -1
 		if ok {
 			at = find(part, mustStr(p[0]))
@@ -321,13 +330,13 @@ func findMethod(name string, find func(s, sub string) int, must bool) method[str
 }
 
 func affixMethod(name string, has func(s, affix string) bool) method[string] {
-	return func(_ *state, s string, a args) any {
+	return func(st *state, s string, a args) any {
 		p := a.bind(name, 1, "affix", "start", "end")
 		affixes := []any{p[0]}
 		if t, ok := p[0].(*tuple); ok {
 			affixes = t.items
 		}
-		part, _, ok := window(s, p[1], p[2])
+		part, _, ok := st.window(s, p[1], p[2])
 		return ok && slices.ContainsFunc(affixes, func(v any) bool { return has(part, mustStr(v)) })
 	}
 }
@@ -352,21 +361,20 @@ func padMethod(name string, left func(n, width int) int) method[string] {
 
 func expandtabs(st *state, s string, a args) any {
 	size := mustInt(given(a.bind("expandtabs", 0, "tabsize")[0], int64(8)))
-	var out strings.Builder
+	out := st.newText()
 	column := 0
 	for _, r := range s {
 		switch {
 		case r == '\t' && size > 0:
 			n := size - column%size
-			out.WriteString(st.repeatText(" ", n))
-			st.charge(out.Len())
+			out.add(st.repeatText(" ", n))
 			column += n
 		case r == '\t':
 		case r == '\n' || r == '\r':
-			out.WriteRune(r)
+			out.add(string(r))
 			column = 0
 		default:
-			out.WriteRune(r)
+			out.add(string(r))
 			column++
 		}
 	}

@@ -93,7 +93,7 @@ func Compile(source string, options Options) (t *Template, err error) {
 	if len(source) > t.limits.Source {
 		fail(kindLimit, "source size")
 	}
-	p.tokens = lex(source)
+	p.tokens = lex(strings.ToValidUTF8(source, "\ufffd"))
 	t.body = p.parseTemplate()
 	return t, nil
 }
@@ -115,7 +115,8 @@ func (l Limits) withDefaults() Limits {
 
 // Render fills the template in. context is a JSON object: its members are the template's variables.
 func (t *Template) Render(context []byte) (text string, err error) {
-	st := &state{limits: t.limits, now: t.now, out: &strings.Builder{}}
+	st := &state{limits: t.limits, now: t.now}
+	st.out = st.newText()
 	defer recoverError(&err, func() int { return st.line })
 	vars, ok := parseJSON(context).(*dict)
 	if !ok {

@@ -26,7 +26,7 @@ type (
 	}
 	dict struct {
 		keys, values []any
-		index        map[any]int // by hashKey
+		index        map[any]int // by hashKey; nil while there are few keys
 	}
 	undefined struct {
 		what   string // what was not there, for messages
@@ -34,7 +34,10 @@ type (
 	}
 	rangeValue struct{ start, stop, step int64 }
 	// generator is read once; next makes its items one by one.
-	generator struct{ next func() (item any, ok bool) }
+	generator struct {
+		next  func() (item any, ok bool)
+		depth int // generators that it reads one through another
+	}
 	// view is a live list of a dict's keys, values or items.
 	view struct {
 		d    *dict
@@ -54,27 +57,48 @@ type (
 
 func sprintf(format string, args ...any) string { return fmt.Sprintf(format, args...) }
 
-func newDict() *dict { return &dict{index: map[any]int{}} }
+// maxScanned is how many keys a dict has before it keeps an index: looking through a few is faster.
+const maxScanned = 8
+
+func newDict() *dict { return &dict{} }
+
+// at returns the place of the key with the hash key h.
+func (d *dict) at(h any) (int, bool) {
+	if d.index != nil {
+		i, ok := d.index[h]
+		return i, ok
+	}
+	for i, k := range d.keys {
+		if hashKey(k) == h {
+			return i, true
+		}
+	}
+	return 0, false
+}
 
 func (d *dict) set(key, value any) {
-	if d.index == nil {
-		d.index = map[any]int{}
-	}
 	h := hashKey(key)
-	if i, ok := d.index[h]; ok {
+	if i, ok := d.at(h); ok {
 		d.values[i] = value
 		return
 	}
-	d.index[h] = len(d.keys)
 	d.keys, d.values = append(d.keys, key), append(d.values, value)
+	switch n := len(d.keys); {
+	case d.index != nil:
+		d.index[h] = n - 1
+	case n > maxScanned:
+		d.index = make(map[any]int, 2*n)
+		for i, k := range d.keys {
+			d.index[hashKey(k)] = i
+		}
+	}
 }
 
 func (d *dict) get(key any) (any, bool) {
-	i, ok := d.index[hashKey(key)]
-	if !ok {
-		return nil, false
+	if i, ok := d.at(hashKey(key)); ok {
+		return d.values[i], true
 	}
-	return d.values[i], true
+	return nil, false
 }
 
 type (
@@ -96,7 +120,7 @@ func hashKey(v any) any {
 		if v.IsInt64() {
 			return v.Int64()
 		}
-		return bigKey(v.String())
+		return bigKey(string(v.Bytes()) + string(rune(v.Sign()+1)))
 	case markup:
 		return string(v)
 	case *tuple:
@@ -112,7 +136,7 @@ func hashKey(v any) any {
 }
 
 // maxKey bounds the length of the key of a tuple, in bytes.
-const maxKey = 1 << 16
+const maxKey = 1 << 14
 
 // appendKey writes a tuple's items so that only equal tuples read the same.
 func appendKey(out *strings.Builder, t *tuple, depth int) {
@@ -430,7 +454,8 @@ func (st *state) generate(v any, f func(item any) (made any, keep bool)) *genera
 	if !ok {
 		from = fromItems(st.iterate(v))
 	}
-	return &generator{func() (any, bool) {
+	st.descend(from.depth)
+	return &generator{depth: from.depth + 1, next: func() (any, bool) {
 		for {
 			item, ok := from.next()
 			if !ok {
@@ -446,7 +471,7 @@ func (st *state) generate(v any, f func(item any) (made any, keep bool)) *genera
 
 // fromItems makes a generator of items that are there.
 func fromItems(items []any) *generator {
-	return &generator{func() (any, bool) {
+	return &generator{next: func() (any, bool) {
 		if len(items) == 0 {
 			return nil, false
 		}
@@ -484,18 +509,23 @@ func (st *state) length(v any) (n int, ok bool) {
 
 // find looks key up in d.
 func (st *state) find(d *dict, key any) (any, bool) {
-	if s, ok := key.(string); ok {
-		st.charge(len(s))
-	}
+	st.chargeKey(key)
 	return d.get(key)
+}
+
+func (st *state) chargeKey(key any) {
+	switch key := plain(key).(type) {
+	case string:
+		st.charge(len(key))
+	case *tuple:
+		st.charge(maxKey)
+	}
 }
 
 // put sets d[key] = v.
 func (st *state) put(d *dict, key, v any) {
 	st.charge(pairBytes)
-	if s, ok := key.(string); ok {
-		st.charge(len(s))
-	}
+	st.chargeKey(key)
 	d.set(key, v)
 }
 

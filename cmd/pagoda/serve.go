@@ -12,6 +12,7 @@ import (
 
 	"github.com/rs/zerolog"
 
+	"pagoda/backends/native"
 	"pagoda/config"
 	"pagoda/engine"
 	"pagoda/server"
@@ -52,12 +53,13 @@ func serve(cfg *config.Result) error {
 	defer stop(nil)
 	go stopOnSignal(signals, stop, log)
 	go func() {
-		if err := addModel(ctx, router, &cfg.Config, log); err != nil {
+		made, err := addModel(ctx, router, &cfg.Config, log)
+		if err != nil {
 			stop(err)
 			return
 		}
 		srv.SetReady(true)
-		logReady(log, router, l.Addr(), time.Since(start))
+		logReady(log, router, made, l.Addr(), time.Since(start))
 	}()
 	// A load that is still going on when Run returns ends with the process.
 	runErr := srv.Run(ctx, l, cfg.DrainTimeout)
@@ -69,16 +71,16 @@ func serve(cfg *config.Result) error {
 }
 
 // addModel loads the model and puts it behind the router.
-func addModel(ctx context.Context, router *engine.Router, cfg *config.Config, log zerolog.Logger) error {
+func addModel(ctx context.Context, router *engine.Router, cfg *config.Config, log zerolog.Logger) (native.Footprint, error) {
 	eng, err := loadModel(cfg, log)
 	if err != nil {
-		return err
+		return native.Footprint{}, err
 	}
 	if err := router.Add(eng); err != nil { // stopped meanwhile
 		_ = eng.Close(ctx)
-		return err
+		return native.Footprint{}, err
 	}
-	return nil
+	return eng.Footprint(), nil
 }
 
 func serverConfig(cfg *config.Config, keys []string) server.Config {
@@ -99,7 +101,7 @@ func stopOnSignal(signals <-chan os.Signal, stop context.CancelCauseFunc, log ze
 }
 
 // logReady is the line that says what is served and how.
-func logReady(log zerolog.Logger, router *engine.Router, addr net.Addr, took time.Duration) {
+func logReady(log zerolog.Logger, router *engine.Router, made native.Footprint, addr net.Addr, took time.Duration) {
 	var models, adapters []string
 	maxLen := 0
 	for _, m := range router.Models() {
@@ -110,7 +112,8 @@ func logReady(log zerolog.Logger, router *engine.Router, addr net.Addr, took tim
 		models, maxLen = append(models, m.ID), m.MaxLen
 	}
 	ev := log.Info().Str("url", baseURL(addr)).Str("model", strings.Join(models, ", ")).Strs("adapters", adapters).
-		Int("max_model_len", maxLen)
+		Int("max_model_len", maxLen).Str("device", "cpu").Str("kernels", made.Variant).Int("threads", made.Threads).
+		Str("dtype", made.DType).Int64("weight_bytes", made.WeightBytes).Int64("kv_bytes", made.KVBytes)
 	for _, s := range router.Stats() {
 		ev.Str("kv_dtype", s.KVDType).Int("kv_blocks", s.NumBlocks).Int("kv_tokens", s.NumBlocks*s.BlockSize)
 	}

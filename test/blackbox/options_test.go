@@ -1,0 +1,259 @@
+package blackbox
+
+import (
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+// optionTests hold an effect of every option of serve, seen from outside. DIR in args is a scratch folder.
+var optionTests = map[string]struct {
+	args  []string
+	key   string
+	check func(t *testing.T, p *process)
+}{
+	"served_model_name": {args: []string{"--served-model-name", "mine"}, check: func(t *testing.T, p *process) {
+		p.wantText(t, say("mine", "hi"), "Hi! How can I help you?")
+	}},
+	"generation_config": {args: []string{"--generation-config", "none"}, check: func(t *testing.T, p *process) {
+		// The checkpoint's file says greedy; neutral is temperature 1.
+		texts := map[string]bool{}
+		for _, c := range p.must(t, chatPath, fields{"model": demo, "n": 32, "seed": 1, "max_tokens": 40,
+			"messages": say(demo, "Tell me a story.")["messages"]}).choices {
+			texts[c.text] = true
+		}
+		if len(texts) < 2 {
+			t.Errorf("the sampling defaults of the checkpoint are in force: %v", texts)
+		}
+	}},
+	"chat_template": {args: []string{"--chat-template", "DIR/template"}, check: func(t *testing.T, p *process) {
+		if a := p.must(t, chatPath, say(demo, "hi").with(fields{"max_tokens": 1, "return_token_ids": true})); p.detokenize(t, a.promptIDs...) != "T: hi" {
+			t.Errorf("prompt %v", a.promptIDs)
+		}
+	}},
+	"tool_call_parser": {args: []string{"--tool-call-parser", "none"}, check: func(t *testing.T, p *process) {
+		p.wantText(t, say(demo, "What is the weather in Paris?").with(fields{"tools": []fields{{"type": "function", "function": fields{
+			"name": "get_weather", "description": "Get the current weather in a city.", "parameters": fields{"type": "object",
+				"properties": fields{"city": fields{"type": "string"}}, "required": []string{"city"}}}}}, "skip_special_tokens": false}),
+			"<tool_call>\n{\"name\": \"get_weather\", \"arguments\": {\"city\": \"Paris\"}}\n</tool_call>")
+	}},
+	"reasoning_parser": {args: []string{"--reasoning-parser", "none"}, check: func(t *testing.T, p *process) {
+		a := p.must(t, chatPath, say(demo, "What is 12 + 7?").with(fields{"skip_special_tokens": false}))
+		if c := a.choices[0]; c.reasoning != "" || !strings.HasPrefix(c.text, "<think>") {
+			t.Errorf("%+v", c)
+		}
+	}},
+	"infer_backend": {args: []string{"--infer-backend", "huggingface"}, check: func(t *testing.T, p *process) {
+		p.wantText(t, say(demo, "hi"), "Hi! How can I help you?")
+	}},
+	"load_format": {args: []string{"--load-format", "dummy"}, check: func(t *testing.T, p *process) {
+		if a := p.must(t, completionPath, fields{"model": demo, "prompt": "hi", "max_tokens": 8}); a.usage.Completion == 0 {
+			t.Errorf("%+v", a)
+		}
+	}},
+	"infer_dtype": {args: []string{"--infer-dtype", "float16"}, check: func(t *testing.T, p *process) {
+		if got := p.line(t, "ready")["dtype"]; got != "float16" {
+			t.Errorf("dtype %v", got)
+		}
+		p.wantText(t, say(demo, "hi"), "Hi! How can I help you?")
+	}},
+	"threads": {args: []string{"--threads", "3"}, check: func(t *testing.T, p *process) {
+		if got := p.line(t, "ready")["threads"]; got != 3.0 {
+			t.Errorf("%v threads", got)
+		}
+		p.wantText(t, say(demo, "hi"), "Hi! How can I help you?")
+	}},
+	"cpu_kernels": {args: []string{"--cpu-kernels", "portable"}, check: func(t *testing.T, p *process) {
+		if got := p.line(t, "ready")["kernels"]; got != "portable" {
+			t.Errorf("kernels %v", got)
+		}
+		p.wantText(t, say(demo, "hi"), "Hi! How can I help you?")
+	}},
+	"max_model_len": {args: []string{"--max-model-len", "64"}, check: func(t *testing.T, p *process) {
+		p.wantRefused(t, completionPath, long(64), http.StatusBadRequest, "64 tokens")
+		p.must(t, completionPath, long(63))
+	}},
+	"kv_cache_memory": {args: []string{"--kv-cache-memory", "6MiB"}, check: func(t *testing.T, p *process) {
+		if got := p.metrics(t).sum(t, "vllm:cache_config_info", `num_gpu_blocks="128"`); got != 1 {
+			t.Errorf("not 128 blocks")
+		}
+	}},
+	"kv_cache_dtype": {args: []string{"--kv-cache-dtype", "bfloat16"}, check: func(t *testing.T, p *process) {
+		p.wantText(t, say(demo, "hi"), "Hi! How can I help you?")
+		p.metrics(t).sum(t, "vllm:cache_config_info", `cache_dtype="bfloat16"`)
+	}},
+	"max_num_seqs": {args: []string{"--max-num-seqs", "2"}, check: func(t *testing.T, p *process) {
+		p.must(t, completionPath, long(40).with(fields{"n": 8}))
+		if m := p.metrics(t); m.sum(t, "pagoda_steps_total") < 160 {
+			t.Errorf("%v steps for 8 sequences of 40 tokens", m.sum(t, "pagoda_steps_total"))
+		}
+	}},
+	"max_num_batched_tokens": {args: []string{"--max-num-seqs", "8", "--max-num-batched-tokens", "8"},
+		check: func(t *testing.T, p *process) {
+			p.wantText(t, say(demo, "hi"), "Hi! How can I help you?")
+			p.must(t, completionPath, fields{"model": demo, "prompt": strings.Repeat("one ", 100), "max_tokens": 1})
+			if m := p.metrics(t); m.sum(t, "pagoda_steps_total") < 100/8 {
+				t.Errorf("%v steps", m.sum(t, "pagoda_steps_total"))
+			}
+		}},
+	"enable_prefix_caching": {args: []string{"--enable-prefix-caching", "false"}, check: func(t *testing.T, p *process) {
+		for range 2 {
+			p.must(t, chatPath, say(demo, strings.Repeat("hi ", 50)))
+		}
+		if got := p.metrics(t).sum(t, "vllm:prefix_cache_hits_total"); got != 0 {
+			t.Errorf("%v hits", got)
+		}
+	}},
+	"api_key": {args: []string{"--api-key", "a,b"}, key: "b", check: func(t *testing.T, p *process) {
+		p.must(t, chatPath, say(demo, "hi"))
+		p.key = "c"
+		p.wantRefused(t, chatPath, say(demo, "hi"), http.StatusUnauthorized, "key")
+		p.wantStatus(t, "/v1/models", http.StatusUnauthorized)
+		p.wantStatus(t, "/metrics", http.StatusUnauthorized)
+		p.wantStatus(t, "/health", http.StatusOK)
+		p.wantStatus(t, "/ready", http.StatusOK)
+	}},
+	"api_key_file": {args: []string{"--api-key-file", "DIR/keys"}, key: "second", check: func(t *testing.T, p *process) {
+		p.must(t, chatPath, say(demo, "hi"))
+		p.key = ""
+		p.wantRefused(t, chatPath, say(demo, "hi"), http.StatusUnauthorized, "key")
+	}},
+	"allowed_hosts": {args: []string{"--allowed-hosts", "models.example"}, check: func(t *testing.T, p *process) {
+		for host, want := range map[string]int{"models.example": 200, "other.example": 403} {
+			if resp := p.do(t, "GET", "/v1/models", "Host", host); resp.StatusCode != want {
+				t.Errorf("%s: %s", host, resp.Status)
+			}
+		}
+	}},
+	"cors_origins": {args: []string{"--cors-origins", "https://app.example"}, check: func(t *testing.T, p *process) {
+		for origin, want := range map[string]string{"https://app.example": "https://app.example", "https://other.example": ""} {
+			if got := p.do(t, "GET", "/v1/models", "Origin", origin).Header.Get("Access-Control-Allow-Origin"); got != want {
+				t.Errorf("%s: %q", origin, got)
+			}
+		}
+	}},
+	"unknown_fields": {args: []string{"--unknown-fields", "report"}, check: func(t *testing.T, p *process) {
+		resp, err := p.post(t.Context(), chatPath, say(demo, "hi").with(fields{"frobnicate": 1}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		if resp.StatusCode != http.StatusOK || resp.Header.Get("X-Pagoda-Ignored-Fields") != "frobnicate" {
+			t.Errorf("%s %v", resp.Status, resp.Header)
+		}
+	}},
+	"max_body_bytes": {args: []string{"--max-body-bytes", "2KiB"}, check: func(t *testing.T, p *process) {
+		p.must(t, chatPath, say(demo, "hi"))
+		p.wantRefused(t, chatPath, say(demo, strings.Repeat("a", 2048)), http.StatusRequestEntityTooLarge, "2048")
+	}},
+	"max_header_bytes": {args: []string{"--max-header-bytes", "2KiB"}, check: func(t *testing.T, p *process) {
+		// net/http reads 4 KiB more than it is told.
+		if resp := p.do(t, "GET", "/v1/models", "X-Long", strings.Repeat("a", 8<<10)); resp.StatusCode != http.StatusRequestHeaderFieldsTooLarge {
+			t.Errorf("%s", resp.Status)
+		}
+	}},
+	"max_n": {args: []string{"--max-n", "2"}, check: func(t *testing.T, p *process) {
+		p.must(t, chatPath, say(demo, "hi").with(fields{"n": 2}))
+		p.wantRefused(t, chatPath, say(demo, "hi").with(fields{"n": 3}), http.StatusBadRequest, "2")
+	}},
+	"request_timeout": {args: []string{"--request-timeout", "50ms"}, check: func(t *testing.T, p *process) {
+		p.wantRefused(t, completionPath, long(1000).with(fields{"n": 16}), http.StatusGatewayTimeout, "longer")
+		a, err := p.ask(t.Context(), completionPath, long(1000).with(fields{"n": 16, "stream": true}))
+		if err != nil || a.err == nil || *a.err.Code != "timeout" {
+			t.Errorf("%+v, %v", a, err)
+		}
+		p.wantIdle(t)
+	}},
+	"log_level": {args: []string{"--log-level", "debug"}, check: func(t *testing.T, p *process) {
+		p.wantStatus(t, "/health", http.StatusOK) // a probe, told of at this level only
+		if got := p.line(t, "request"); got["route"] != "/health" {
+			t.Errorf("%v", got)
+		}
+	}},
+}
+
+// testedElsewhere are the options whose effect another test sees.
+var testedElsewhere = map[string]string{
+	"model_name_or_path": "TestModelFolder", "adapter_name_or_path": "TestModelFolder",
+	"max_queue": "TestFullQueue", "host": "TestPrintConfig", "port": "TestKilled", "write_timeout": "TestStalledClient",
+	"drain_timeout": "TestDrainTimeout", "log_format": "all of them", "access_log": "TestNoAccessLog",
+}
+
+// TestOptions: no option of serve is dropped in silence.
+func TestOptions(t *testing.T) {
+	row := regexp.MustCompile("(?m)^\\| `([a-z_]+)`.* \\| [a-z, ]*serve[a-z, ]*(;.*)? \\|.* \\|$")
+	rows := row.FindAllStringSubmatch(output(t, 0, "flags", "--markdown"), -1)
+	if len(rows) < 30 {
+		t.Fatalf("only %d options", len(rows))
+	}
+	for _, r := range rows {
+		name := r[1]
+		tt, ok := optionTests[name]
+		if !ok {
+			if testedElsewhere[name] == "" {
+				t.Errorf("no test of %s", name)
+			}
+			continue
+		}
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			for file, text := range map[string]string{"keys": "first\nsecond\n", "template": "T: {{ messages[0].content }}"} {
+				if err := os.WriteFile(filepath.Join(dir, file), []byte(text), 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			args := append([]string(nil), tt.args...)
+			for i := range args {
+				args[i] = strings.ReplaceAll(args[i], "DIR", dir)
+			}
+			p := serve(t, args...)
+			p.key = tt.key
+			tt.check(t, p)
+		})
+	}
+}
+
+func (p *process) wantText(t *testing.T, body fields, want string) {
+	t.Helper()
+	if got := p.must(t, chatPath, body).choices[0].text; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+// wantRefused checks status and message of a request's refusal.
+func (p *process) wantRefused(t *testing.T, path string, body fields, status int, part string) {
+	t.Helper()
+	a, err := p.ask(t.Context(), path, body)
+	if err != nil || a.status != status || a.err == nil || !strings.Contains(a.err.Message, part) {
+		t.Errorf("got %+v, %v, want status %s with %q", a, err, strconv.Itoa(status), part)
+	}
+}
+
+// do sends a request without a body and returns the answer, read to its end.
+func (p *process) do(t *testing.T, method, path string, header ...string) *http.Response {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), method, p.url+path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := 0; i < len(header); i += 2 {
+		req.Header.Set(header[i], header[i+1])
+		if header[i] == "Host" {
+			req.Host = header[i+1]
+		}
+	}
+	resp, err := p.client.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if _, err := io.Copy(io.Discard, resp.Body); err != nil {
+		t.Fatal(err)
+	}
+	return resp
+}

@@ -36,7 +36,7 @@ var arrows = map[string]row{
 	"backends/native/sample":  {deps: "backends/native/sched backends/native/kvcache", never: "time net/http"},
 	"backends/native/token":   {deps: "ffi", never: "net/http"},
 	"backends/native/chat":    {deps: "engine ffi backends/native/token backends/native/jinja", never: "net/http"},
-	"backends/native/jinja":   {deps: "ffi", never: "net/http"},
+	"backends/native/jinja":   {never: "net/http"},
 	"backends/native/model":   {deps: "kernels quant checkpoint", never: "net/http"},
 	"backends/native/adapter": {deps: "backends/native/model kernels quant checkpoint", never: "net/http"},
 	"backends/native":         {deps: "engine backends/native/... kernels quant checkpoint ffi", never: "net/http"},

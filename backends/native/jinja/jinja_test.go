@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"sync"
 	"testing"
 	"time"
 
@@ -88,4 +89,74 @@ func TestFamilies(t *testing.T) {
 		}
 		t.Run(c.Name, func(t *testing.T) { c.check(t, string(source)) })
 	}
+}
+
+// TestRefused: what Python has and this package has not is an error that names it.
+func TestRefused(t *testing.T) {
+	for _, source := range []string{
+		"{{ 'x'.casefold() }}", "{{ 'x'.encode() }}", "{{ 'x'.translate({}) }}", "{{ '{a}'.format_map({}) }}",
+		"{{ 'x'|wordwrap }}", "{{ 'x'|urlize }}", "{{ [1]|random }}", "{{ {}|pprint }}", "{{ lipsum() }}",
+		"{{ [1]|map('abs') }}", "{{ {1: 2}|items }}", "{{ 'x'.upper }}", "{{ range }}", "{{ (-8) ** 0.5 }}", "{{ x[1, 2] }}",
+		"{% autoescape true %}{% endautoescape %}", "{{ '%s'|safe % 1 }}", "{{ ('%s'|safe).format(1) }}",
+		"{{ '{:{}}'.format(1, 2) }}", "{{ strftime_now('%U') }}", "{{ {}.keys() == {}.keys() }}",
+		"{% for x in [1] %}{{ loop|list }}{% endfor %}",
+	} {
+		_, err := render(source, []byte(`{"x": {}}`))
+		var failed *jinja.Error
+		if !errors.As(err, &failed) || failed.Kind != "NotSupported" || failed.Message == "" || failed.Line != 1 {
+			t.Errorf("%s: %#v", source, err)
+		}
+	}
+}
+
+// TestErrors: an error tells its line; what a template raises is passed on as it is.
+func TestErrors(t *testing.T) {
+	for _, c := range []struct{ source, want string }{
+		{"a\n{{ missing.x }}", "template line 2: UndefinedError: 'missing' is undefined"},
+		{"a\n\n{% if %}", "template line 3: TemplateSyntaxError: Expected an expression, got 'end of statement block'"},
+		{"{% macro f() %}\n{{ 1 / 0 }}{% endmacro %}\n\n{{ f() }}", "template line 2: ZeroDivisionError: division by zero"},
+		{"\n{{ raise_exception('no <b>') }}", "no <b>"},
+		{"{{ 'a' * 10**9 }}", "template line 1: limit: output size"},
+	} {
+		if _, err := render(c.source, []byte("{}")); err == nil || err.Error() != c.want {
+			t.Errorf("%q: got %v, want %s", c.source, err, c.want)
+		}
+	}
+	var failed *jinja.Error
+	_, err := render("{{ raise_exception('') }}", []byte("{}"))
+	if !errors.As(err, &failed) {
+		t.Fatal(err)
+	}
+	if message, ok := failed.Raised(); !ok || message != "" {
+		t.Errorf("Raised() = %q, %v", message, ok)
+	}
+	if _, ok := failed.Limit(); ok {
+		t.Error("a raised error is no limit")
+	}
+}
+
+// TestConcurrent: one template renders in many goroutines, each its own state.
+func TestConcurrent(t *testing.T) {
+	source, err := os.ReadFile(filepath.Join("testdata", "templates", "harmony.jinja"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	template, err := jinja.Compile(string(source), jinja.Options{Now: clock})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all sync.WaitGroup
+	for _, c := range readCases(t, "families.json") {
+		if c.File != "harmony.jinja" || c.Want == nil {
+			continue
+		}
+		all.Go(func() {
+			for range 20 {
+				if got, err := template.Render(c.Context); err != nil || got != *c.Want {
+					t.Errorf("%s: error %v\ngot  %q\nwant %q", c.Name, err, got, *c.Want)
+				}
+			}
+		})
+	}
+	all.Wait()
 }

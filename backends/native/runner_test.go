@@ -121,6 +121,13 @@ func TestQueueIsBounded(t *testing.T) {
 		t.Error("twelve requests found room in a queue of two")
 	}
 	waitIdle(t, e)
+	never := long("pagoda-demo")
+	never.Sampling.N = 3
+	for _, err := range e.Generate(context.Background(), never) { // to come back later would not help
+		if got := engine.AsError(err); got == nil || got.Code != engine.Invalid || got.Param != "n" {
+			t.Errorf("three sequences in a queue of two: %v", err)
+		}
+	}
 }
 
 func TestSamplesShareThePrompt(t *testing.T) {

@@ -36,8 +36,8 @@ func TestDisconnect(t *testing.T) {
 			clients.Wait()
 			p.wantIdle(t)
 			m := p.metrics(t)
-			if got := m.sum(t, "vllm:generation_tokens_total"); got > 4000 {
-				t.Errorf("%v of 8000 running tokens were computed", got)
+			if got := m.sum(t, "vllm:iteration_tokens_total_sum"); got > 8000 {
+				t.Errorf("%v of 24000 tokens were computed", got)
 			}
 			if got := m.sum(t, "pagoda_requests_canceled_total"); got != 12 {
 				t.Errorf("%v requests canceled, want 12", got)
@@ -79,7 +79,7 @@ func TestReset(t *testing.T) {
 		conn.Close()
 		p.wantIdle(t)
 	}
-	if got := p.metrics(t).sum(t, "vllm:generation_tokens_total"); got > 8000 {
+	if got := p.metrics(t).sum(t, "vllm:iteration_tokens_total_sum"); got > 8000 {
 		t.Errorf("%v of 16000 tokens were computed", got)
 	}
 }

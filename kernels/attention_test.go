@@ -115,7 +115,7 @@ func TestPagedAttention(t *testing.T) {
 // or on the number of threads.
 func TestPagedAttentionBatchInvariance(t *testing.T) {
 	eachThreads(t, func(rigs []*rig) {
-		for _, c := range []struct{ heads, kvHeads, dim, n int }{{14, 2, 64, 600}, {4, 4, 40, 200}} {
+		for _, c := range []struct{ heads, kvHeads, dim, n int }{{14, 2, 64, 600}, {8, 2, 32, 300}, {4, 4, 40, 200}} {
 			if rigs[0].dev.variant == "ref" {
 				c.n = 100
 			}

@@ -41,9 +41,10 @@ static int rope(kn_dev *d, kn_tensor x, kn_tensor positions, kn_tensor table, in
   return KN_OK;
 }
 
+// Below -104 the gate's value is nothing, and the bound of v_exp would make something of it.
 INLINE vf silu_mul_of(vf g, vf u) {
   vf e = v_exp(v_sub(v_zero(), g));
-  return v_mul(v_div(g, v_add(v_set1(1.0f), e)), u);
+  return v_mul(v_zero_below(v_div(g, v_add(v_set1(1.0f), e)), g, -104.0f), u);
 }
 
 static void silu_mul_chunk(void *ctx, int64_t chunk, int worker) {

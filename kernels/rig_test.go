@@ -19,14 +19,20 @@ type rig struct {
 	s   *Stream
 }
 
+// freshSeed gives other numbers on every run, and says which.
+func freshSeed(t *testing.T) *rand.Rand {
+	t.Helper()
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("seed %d", seed)
+	return rand.New(rand.NewPCG(seed, 1))
+}
+
 // eachVariant runs a test on every variant of this machine, with 1 to 3 threads as the fresh seed says.
 func eachVariant(t *testing.T, f func(r *rig)) {
 	t.Helper()
 	for _, v := range allVariants {
 		t.Run(v, func(t *testing.T) {
-			seed := uint64(time.Now().UnixNano())
-			t.Logf("seed %d", seed)
-			rng := rand.New(rand.NewPCG(seed, 1))
+			rng := freshSeed(t)
 			f(newRig(t, rng, v, 1+rng.IntN(3)))
 		})
 	}
@@ -207,9 +213,7 @@ func eachThreads(t *testing.T, f func(rigs []*rig)) {
 	t.Helper()
 	for _, v := range allVariants {
 		t.Run(v, func(t *testing.T) {
-			seed := uint64(time.Now().UnixNano())
-			t.Logf("seed %d", seed)
-			rng := rand.New(rand.NewPCG(seed, 2))
+			rng := freshSeed(t)
 			var rigs []*rig
 			for threads := 1; threads <= 3; threads++ {
 				rigs = append(rigs, newRig(t, rng, v, threads))

@@ -66,7 +66,7 @@ quote() { printf "'%s'" "$(printf %s "$1" | sed "s/'/'\\\\''/g")"; }
 as() {
 	user=$1 folder=$2
 	shift 2
-	chroot --userspec="$user" "$folder" env -i HOME=/home/newcomer LANG=C.UTF-8 TERM=dumb \
+	chroot --userspec="$user" "$folder" env -i HOME=/newcomer LANG=C.UTF-8 TERM=dumb \
 		PATH=/usr/local/go/bin:/usr/local/rust/bin:/usr/sbin:/usr/bin:/sbin:/bin sh -c '
 		. /etc/network.sh
 		cd /src
@@ -112,11 +112,11 @@ bootstrap() {
 		[ ! -f "$certificates" ] || break
 	done
 	cp "$certificates" "$root/etc/ssl/certs/ca-certificates.crt"
-	as 0:0 "$root" useradd --create-home --uid 1000 newcomer
+	as 0:0 "$root" useradd --create-home --home-dir /newcomer --uid 1000 newcomer
 	tar -x --no-same-owner -C "$root/src" -f "$WORK/src.tar"
 	config=${CARGO_HOME:-$HOME/.cargo}/config.toml
-	[ ! -f "$config" ] || install -D -m 644 "$config" "$root/home/newcomer/.cargo/config.toml"
-	chown -R 1000:1000 "$root/src" "$root/out" "$root/home/newcomer"
+	[ ! -f "$config" ] || install -D -m 644 "$config" "$root/newcomer/.cargo/config.toml"
+	chown -R 1000:1000 "$root/src" "$root/out" "$root/newcomer"
 }
 
 # lacking: without Go and cargo, one line each says so.

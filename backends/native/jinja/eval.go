@@ -122,19 +122,23 @@ func (st *state) compare(op string, a, b any) bool {
 
 func (e *binaryExpr) eval(st *state, sc *scope) any {
 	st.step()
-	a, b := e.left.eval(st, sc), e.right.eval(st, sc)
+	left := e.left.eval(st, sc)
+	return st.binary(e.op, left, e.right.eval(st, sc))
+}
+
+func (st *state) binary(op string, a, b any) any {
 	if isNumber(a) && isNumber(b) {
-		return st.arithmetic(e.op, a, b)
+		return st.arithmetic(op, a, b)
 	}
 	checkDefined(a)
-	if s, ok := a.(string); ok && e.op == "%" {
+	if s, ok := a.(string); ok && op == "%" {
 		return st.percent(s, b)
 	}
-	if _, ok := a.(markup); ok && e.op == "%" {
+	if _, ok := a.(markup); ok && op == "%" {
 		unsupported("%% of text that is marked safe")
 	}
 	checkDefined(b)
-	switch e.op {
+	switch op {
 	case "+":
 		if v, ok := st.join(a, b); ok {
 			return v
@@ -144,7 +148,7 @@ func (e *binaryExpr) eval(st *state, sc *scope) any {
 			return v
 		}
 	}
-	typeError("unsupported operand type(s) for %s: '%s' and '%s'", e.op, typeName(a), typeName(b))
+	typeError("unsupported operand type(s) for %s: '%s' and '%s'", op, typeName(a), typeName(b))
 	return nil
 }
 
@@ -322,15 +326,19 @@ func (e *sliceExpr) eval(st *state, sc *scope) any {
 // slice is x[start:stop:step].
 func (st *state) slice(x any, bounds [3]any) any {
 	checkDefined(x)
+	switch x.(type) {
+	case string, markup, *list, *tuple, *rangeValue:
+	case *dict:
+		typeError("unhashable type: 'slice'")
+	default:
+		typeError("'%s' object is not subscriptable", typeName(x))
+	}
 	for _, b := range bounds {
 		if _, ok := asBig(b); !ok && b != nil {
-			return noElement(x, "slice")
+			typeError("slice indices must be integers or None or have an __index__ method")
 		}
 	}
-	size, ok := st.length(x)
-	if !ok {
-		return noElement(x, "slice")
-	}
+	size, _ := st.length(x)
 	st.charge(size * 4)
 	start, stop, step := sliceBounds(bounds, size)
 	switch x := x.(type) {

@@ -219,7 +219,7 @@ func indent(st *state, v any, a args) any {
 	if !ok {
 		space = st.repeatText(" ", mustInt(given(p[0], int64(4))))
 	}
-	lines := st.splitlines(st.str(v)+"\n", false)
+	lines := st.splitlines(mustStr(v)+"\n", false)
 	out := st.newText()
 	for i, line := range lines {
 		if i > 0 {
@@ -242,6 +242,11 @@ func truncate(st *state, v any, a args) any {
 	}
 	if size < runeCount(end) || mustInt(leeway) < 0 {
 		fail("AssertionError", "expected length >= %d and leeway >= 0", runeCount(end))
+	}
+	if n, ok := st.length(v); !ok || !isText(v) && n > size+mustInt(leeway) {
+		typeError("object of type '%s' cannot be truncated", typeName(v))
+	} else if !isText(v) {
+		return v
 	}
 	text := st.str(v)
 	st.walk(len(text))
@@ -310,10 +315,12 @@ func xmlattr(st *state, v any, a args) any {
 
 func filesizeformat(st *state, v any, a args) any {
 	binary := truth(given(a.bind("filesizeformat", 0, "binary")[0], false))
-	if !isNumber(v) {
-		v = floatFilter(st, v, args{})
+	if f, ok := pythonFloat(strings.TrimFunc(st.str(v), isSpace)); ok && isText(v) {
+		v = f
+	} else if isText(v) {
+		valueError("could not convert string to float: '%s'", v)
 	}
-	size, base, units := asFloat(v), 1000.0, []string{"kB", "MB", "GB", "TB", "PB", "EB", "ZB", "YB"}
+	size, base, units := asFloat(mustNumber(v)), 1000.0, []string{"kB", "MB", "GB", "TB", "PB", "EB", "ZB", "YB"}
 	if binary {
 		base, units = 1024, []string{"KiB", "MiB", "GiB", "TiB", "PiB", "EiB", "ZiB", "YiB"}
 	}

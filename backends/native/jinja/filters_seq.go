@@ -1,6 +1,7 @@
 package jinja
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -37,31 +38,35 @@ func attrPart(part string) any {
 	return part
 }
 
-// sortKey is getter for sorting: several attributes with commas between them, and text in lower case
-// unless case matters.
+// sortKey is getter for sorting: text is in lower case unless case matters.
 func (st *state) sortKey(attr any, caseSensitive bool) func(item any) any {
-	fold := func(v any) any {
-		if s, ok := v.(string); ok && !caseSensitive {
+	get := st.getter(attr, nil)
+	return func(item any) any {
+		v := get(item)
+		if s, ok := plain(v).(string); ok && !caseSensitive {
 			st.walk(len(s))
 			return lower(s)
 		}
 		return v
 	}
-	path, ok := attr.(string)
-	if !ok || !strings.Contains(path, ",") {
-		get := st.getter(attr, nil)
-		return func(item any) any { return fold(get(item)) }
-	}
-	var gets []func(any) any
-	for _, one := range strings.Split(path, ",") {
-		gets = append(gets, st.getter(one, nil))
+}
+
+// sortKeys makes a list of the sortKey of each attribute; commas stand between them.
+func (st *state) sortKeys(attr any, caseSensitive bool) func(item any) any {
+	var keys []func(any) any
+	if path, ok := plain(attr).(string); ok {
+		for _, one := range strings.Split(path, ",") {
+			keys = append(keys, st.sortKey(one, caseSensitive))
+		}
+	} else {
+		keys = append(keys, st.sortKey(attr, caseSensitive))
 	}
 	return func(item any) any {
-		key := &list{}
-		for _, get := range gets {
-			key.items = append(key.items, fold(get(item)))
+		out := &list{make([]any, len(keys))}
+		for i, key := range keys {
+			out.items[i] = key(item)
 		}
-		return key
+		return out
 	}
 }
 
@@ -87,7 +92,7 @@ func (st *state) sortBy(items []any, key func(any) any, reverse bool) []any {
 
 func sorted(st *state, v any, a args) any {
 	p := a.bind("sort", 0, "reverse", "case_sensitive", "attribute")
-	key := st.sortKey(given(p[2], nil), truth(given(p[1], false)))
+	key := st.sortKeys(given(p[2], nil), truth(given(p[1], false)))
 	return &list{st.sortBy(st.iterate(v), key, truth(given(p[0], false)))}
 }
 
@@ -123,11 +128,8 @@ func first(st *state, v any, a args) any {
 
 func last(st *state, v any, a args) any {
 	a.bind("last", 0)
-	switch v.(type) {
-	case *generator:
+	if _, ok := v.(*generator); ok {
 		typeError("'generator' object is not reversible")
-	case *undefined:
-		checkDefined(v)
 	}
 	if items := st.iterate(v); len(items) > 0 {
 		return items[len(items)-1]
@@ -141,7 +143,9 @@ func reverse(st *state, v any, a args) any {
 	case string:
 		return st.slice(v, [3]any{nil, nil, int64(-1)})
 	case *generator:
-		typeError("argument must be iterable")
+		items := st.iterate(v)
+		slices.Reverse(items)
+		return &list{items}
 	}
 	items := st.iterate(v)
 	at := len(items)
@@ -203,8 +207,8 @@ func sum(st *state, v any, a args) any {
 	get := st.getter(given(p[0], nil), nil)
 	total := given(p[1], int64(0))
 	for _, item := range st.iterate(v) {
-		add := &binaryExpr{"+", &constExpr{total}, &constExpr{get(item)}}
-		total = add.eval(st, nil)
+		st.step()
+		total = st.binary("+", total, get(item))
 	}
 	return total
 }

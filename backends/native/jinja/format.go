@@ -5,6 +5,7 @@ import (
 	"math/big"
 	"strconv"
 	"strings"
+	"unicode"
 )
 
 // spec is how one value is to be formatted: a conversion of % or a replacement field of str.format.
@@ -13,6 +14,7 @@ type spec struct {
 	align     byte // '<', '>', '^', '='; 0: as the type has it
 	sign      byte // '+', ' ' or 0
 	alternate bool // #
+	zero      bool // 0 before the width: numbers are filled behind the sign
 	width     int
 	comma     byte // ',', '_' or 0
 	precision int  // -1: none
@@ -39,9 +41,12 @@ func (st *state) percent(format string, values any) string {
 		text, i = p.conversion(format, i+at+1)
 		out.add(text)
 	}
-	_, isDict := values.(*dict)
-	if p.used < len(p.items) && !isDict {
-		typeError("not all arguments converted during string formatting")
+	if p.used < len(p.items) {
+		switch values.(type) {
+		case *dict, *list, *rangeValue, *undefined: // what has keys may be left unread
+		default:
+			typeError("not all arguments converted during string formatting")
+		}
 	}
 	return out.String()
 }
@@ -124,7 +129,7 @@ func (p *percentArgs) conversion(f string, i int) (string, int) {
 	}
 	s.verb = at()
 	i++
-	if s.verb == '%' {
+	if s.verb == '%' && f[i-2] == '%' {
 		return "%", i
 	}
 	if value == (unset{}) {
@@ -143,10 +148,15 @@ func (st *state) percentValue(s spec, v any) string {
 	switch s.verb {
 	case 's':
 		return st.padText(s, st.str(v))
-	case 'r', 'a':
+	case 'r':
 		return st.padText(s, st.repr(v))
+	case 'a':
+		return st.padText(s, ascii(st.repr(v)))
 	case 'c':
 		if n, ok := asInt(v); ok {
+			if n < 0 || n > unicode.MaxRune {
+				fail("OverflowError", "%%c arg not in range(0x110000)")
+			}
 			return st.padText(s, string(rune(n)))
 		}
 		text := mustStr(v)
@@ -231,6 +241,9 @@ func (st *state) formatFloat(s spec, f float64) string {
 	if math.IsInf(f, 0) || math.IsNaN(f) {
 		return st.padNumber(s, negative, "", s.upper(floatRepr(a)))
 	}
+	if s.alternate {
+		unsupported("# in the format of a float")
+	}
 	precision := s.precision
 	if precision < 0 {
 		precision = 6
@@ -287,6 +300,9 @@ func (st *state) padNumber(s spec, negative bool, prefix, digits string) string 
 		digits = group(digits, string(s.comma), base(s.verb))
 	}
 	head := sign + prefix
+	if s.align == '=' && s.comma != 0 {
+		unsupported("separators between digits that zeros are put before")
+	}
 	if s.align == '=' {
 		return head + st.repeatText(s.fill, s.width-len(head)-len(digits)) + digits
 	}
@@ -393,8 +409,10 @@ func (st *state) formatField(field string, a args, next *int) string {
 		path = path[end+1:]
 	}
 	switch conversion {
-	case "r", "a":
+	case "r":
 		v = st.repr(v)
+	case "a":
+		v = ascii(st.repr(v))
 	case "s":
 		v = st.str(v)
 	case "":
@@ -430,6 +448,7 @@ func (st *state) formatValue(form string, v any) string {
 	if form == "" {
 		return st.str(v)
 	}
+	v = plain(v)
 	s := parseSpec(form)
 	if text, ok := v.(string); ok {
 		if s.verb != 0 && s.verb != 's' || s.align == '=' || s.sign != 0 || s.comma != 0 {
@@ -440,10 +459,20 @@ func (st *state) formatValue(form string, v any) string {
 	if !isNumber(v) {
 		typeError("unsupported format string passed to %s.__format__", typeName(v))
 	}
-	if s.align == 0 {
+	n, whole := asBig(v)
+	switch {
+	case s.align != 0:
+	case s.zero:
+		s.align = '='
+	default:
 		s.align = '>'
 	}
-	n, whole := asBig(v)
+	switch {
+	case s.verb == 'n' && whole: // the locale's separators: C has none
+		s.verb = 'd'
+	case s.verb == 'n':
+		s.verb = 'g'
+	}
 	switch {
 	case strings.IndexByte("eEfFgG%", s.verb) >= 0 && s.verb != 0:
 		return st.formatFloat(s, asFloat(v))
@@ -462,7 +491,8 @@ func parseSpec(form string) spec {
 	runes := []rune(form)
 	isAlign := func(i int) bool { return i < len(runes) && strings.ContainsRune("<>^=", runes[i]) }
 	i := 0
-	if isAlign(1) {
+	filled := isAlign(1)
+	if filled {
 		s.fill, s.align, i = string(runes[0]), byte(runes[1]), 2
 	} else if isAlign(0) {
 		s.align, i = byte(runes[0]), 1
@@ -478,8 +508,11 @@ func parseSpec(form string) spec {
 		s.sign = 0
 	}
 	s.alternate = take("#") != 0
-	if take("0") != 0 && s.align == 0 {
-		s.fill, s.align = "0", '='
+	if take("0") != 0 {
+		if !filled {
+			s.fill = "0"
+		}
+		s.zero = s.align == 0
 	}
 	number := func() (n int) {
 		for c := take("0123456789"); c != 0; c = take("0123456789") {
@@ -493,7 +526,7 @@ func parseSpec(form string) spec {
 		s.precision = number()
 	}
 	s.verb = take("bcdeEfFgGosxX%n")
-	if i != len(runes) || s.verb == 'n' || s.verb == 'c' {
+	if i != len(runes) {
 		valueError("Invalid format specifier '%s'", form)
 	}
 	return s

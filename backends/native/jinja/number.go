@@ -180,6 +180,9 @@ func (st *state) bigOp(op string, a, b *big.Int) any {
 		}
 		switch op {
 		case "/":
+			if a.Sign() == 0 && b.Sign() < 0 {
+				return math.Copysign(0, -1)
+			}
 			f, _ := new(big.Rat).SetFrac(a, b).Float64()
 			if math.IsInf(f, 0) {
 				fail("OverflowError", "integer division result too large for a float")
@@ -248,11 +251,35 @@ func floatPow(a, b float64) any {
 		fail("ZeroDivisionError", "0.0 cannot be raised to a negative power")
 	}
 	f := math.Pow(a, b)
-	if math.IsNaN(f) && !math.IsNaN(a) && !math.IsNaN(b) {
+	switch {
+	case math.IsNaN(f) && !math.IsNaN(a) && !math.IsNaN(b):
 		unsupported("complex numbers")
+	case b == math.Trunc(b) && math.Abs(b) <= 1024 && f != 0 && !math.IsInf(f, 0) && !math.IsNaN(f):
+		f = wholePow(a, int(b))
+	case b == 0.5 && a > 0:
+		f = math.Sqrt(a)
+	case !math.IsInf(f, 0) && f != 0 && f != 1 && !math.IsNaN(f):
+		unsupported("%v ** %v: its last digit is not sure", a, b)
 	}
 	if math.IsInf(f, 0) && !math.IsInf(a, 0) && !math.IsInf(b, 0) {
 		fail("OverflowError", "Numerical result out of range")
 	}
+	return f
+}
+
+// wholePow is a**b, rounded once as C's pow is; math.Pow rounds at every step.
+func wholePow(a float64, b int) float64 {
+	number := func(f float64) *big.Float { return new(big.Float).SetPrec(300).SetFloat64(f) }
+	out, square := number(1), number(a)
+	for n := max(b, -b); n > 0; n >>= 1 {
+		if n&1 == 1 {
+			out.Mul(out, square)
+		}
+		square.Mul(square, square)
+	}
+	if b < 0 {
+		out.Quo(number(1), out)
+	}
+	f, _ := out.Float64()
 	return f
 }

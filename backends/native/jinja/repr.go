@@ -163,14 +163,33 @@ func quote(s string) string {
 			out.WriteString(`\t`)
 		case unicode.IsPrint(r):
 			out.WriteRune(r)
-		case r < 0x100:
-			out.WriteString(sprintf(`\x%02x`, r))
-		case r < 0x10000:
-			out.WriteString(sprintf(`\u%04x`, r))
 		default:
-			out.WriteString(sprintf(`\U%08x`, r))
+			out.WriteString(codePointEscape(r))
 		}
 	}
 	out.WriteByte(mark)
+	return out.String()
+}
+
+func codePointEscape(r rune) string {
+	switch {
+	case r < 0x100:
+		return sprintf(`\x%02x`, r)
+	case r < 0x10000:
+		return sprintf(`\u%04x`, r)
+	}
+	return sprintf(`\U%08x`, r)
+}
+
+// ascii escapes what is not ASCII in a repr.
+func ascii(s string) string {
+	var out strings.Builder
+	for _, r := range s {
+		if r < utf8.RuneSelf {
+			out.WriteByte(byte(r))
+		} else {
+			out.WriteString(codePointEscape(r))
+		}
+	}
 	return out.String()
 }

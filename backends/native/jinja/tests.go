@@ -32,7 +32,7 @@ func init() { // two look names up in it
 		return test{true, func(st *state, v, other any) bool { return st.compare(op, v, other) }}
 	}
 	rest := func(by, want int64) test {
-		return test{holds: func(st *state, v, _ any) bool { return st.equal(st.mod(v, by), want) }}
+		return test{holds: func(st *state, v, _ any) bool { return st.equal(st.binary("%", v, by), want) }}
 	}
 	hasCase := func(is func(rune) bool) test {
 		return test{holds: func(st *state, v, _ any) bool { return cased(st.str(v), is) }}
@@ -42,7 +42,7 @@ func init() { // two look names up in it
 		">": compared(">"), "gt": compared(">"), "greaterthan": compared(">"), ">=": compared(">="), "ge": compared(">="),
 		"<": compared("<"), "lt": compared("<"), "lessthan": compared("<"), "<=": compared("<="), "le": compared("<="),
 		"in":          compared("in"),
-		"divisibleby": {true, func(st *state, v, other any) bool { return st.equal(st.mod(v, other), int64(0)) }},
+		"divisibleby": {true, func(st *state, v, other any) bool { return st.equal(st.binary("%", v, other), int64(0)) }},
 		"sameas":      {true, func(st *state, v, other any) bool { return st.same(v, other) }},
 		"odd":         rest(2, 1),
 		"even":        rest(2, 0),
@@ -64,20 +64,15 @@ func init() { // two look names up in it
 		"escaped":   hasType("Markup"),
 		"lower":     hasCase(isLower),
 		"upper":     hasCase(isUpper),
-		"filter":    is(func(v any) bool { return filters[mustStr(v)] != nil }),
+		"filter": is(func(v any) bool {
+			name, _ := hashKey(v).(string)
+			return filters[name] != nil
+		}),
 		"test": is(func(v any) bool {
-			_, ok := tests[mustStr(v)]
-			return ok
+			name, _ := hashKey(v).(string)
+			return tests[name].holds != nil
 		}),
 	}
-}
-
-func (st *state) mod(v, by any) any {
-	checkDefined(v, by)
-	if !isNumber(v) || !isNumber(by) {
-		typeError("unsupported operand type(s) for %%: '%s' and '%s'", typeName(v), typeName(by))
-	}
-	return st.arithmetic("%", v, by)
 }
 
 // same is Python's "is": for values that cannot change, being equal and of one type is as near as it gets.

@@ -450,12 +450,16 @@ func (st *state) tryIterate(v any) ([]any, bool) {
 
 // generate makes a generator of what f makes of the items of v that it keeps.
 func (st *state) generate(v any, f func(item any) (made any, keep bool)) *generator {
-	from, ok := v.(*generator)
-	if !ok {
-		from = fromItems(st.iterate(v))
+	from, _ := v.(*generator)
+	depth := 0
+	if from != nil {
+		depth = from.depth + 1
 	}
-	st.descend(from.depth)
-	return &generator{depth: from.depth + 1, next: func() (any, bool) {
+	st.descend(depth)
+	return &generator{depth: depth, next: func() (any, bool) {
+		if from == nil {
+			from = fromItems(st.iterate(v))
+		}
 		for {
 			item, ok := from.next()
 			if !ok {

@@ -65,9 +65,6 @@ func (e *Engine) build(ctx context.Context, req *engine.Request, ad *adapter.Ada
 	if n > e.opts.MaxQueue {
 		return nil, engine.BadField("n", "n is %d, but at most %d sequences may wait on this server", n, e.opts.MaxQueue)
 	}
-	if n > e.opts.MaxQueue { // it could never wait
-		return nil, engine.BadField("n", "%d choices are more than this server's queue holds, %d", n, e.opts.MaxQueue)
-	}
 	j := &job{
 		id:  req.ID,
 		eos: eos,

@@ -116,6 +116,81 @@ class Chat(unittest.TestCase):
         self.assertEqual(answers, {"Hi! How can I help you?"})
 
 
+class Parameters(unittest.TestCase):
+    """Each parameter does what it says."""
+    GREEDY = "Hi! How can I help you?"
+    IDS = [1056, 33, 730, 613, 351, 432, 368, 63, 2041]
+
+    def check(self, want, extra=None, **kwargs):
+        self.assertEqual(chat(extra_body=extra, **kwargs).choices[0].message.content, want)
+
+    def test_truncations_that_leave_one_token(self):
+        self.check(self.GREEDY, {"top_k": 1}, temperature=2)
+        self.check(self.GREEDY, {"min_p": 1}, temperature=2)
+        self.check(self.GREEDY, temperature=2, top_p=1e-9)
+
+    def test_seed(self):
+        texts = [chat(temperature=2, seed=s, max_tokens=8).choices[0].message.content for s in (1, 1, 2, 3, 4)]
+        self.assertEqual(texts[0], texts[1])
+        self.assertGreater(len(set(texts)), 1)
+
+    def test_penalties(self):
+        once = {"text": "Repeat: a a a a a a", "max_tokens": 24}
+        free = chat(**once).choices[0].message.content
+        self.assertGreater(free.count("a"), 10)
+        for extra in ({"frequency_penalty": 2}, {"presence_penalty": 2}, {"repetition_penalty": 3}):
+            with self.subTest(extra):
+                self.assertLess(chat(**once, extra_body=extra).choices[0].message.content.count(" a a"), free.count(" a a"))
+
+    def test_logit_bias(self):
+        r = chat(logit_bias={self.IDS[0]: -100}, extra_body={"return_token_ids": True})
+        self.assertNotIn(self.IDS[0], r.choices[0].model_extra["token_ids"])
+
+    def test_token_ids(self):
+        for stream in (False, True):
+            r = chat(stream=stream, extra_body={"return_token_ids": True})
+            got = [c for chunk in r for c in chunk.choices] if stream else r.choices
+            self.assertEqual([t for c in got for t in c.model_extra.get("token_ids", [])], self.IDS)
+
+    def test_ends(self):
+        r = chat(extra_body={"stop_token_ids": [self.IDS[1]]})
+        self.assertEqual((r.choices[0].message.content, r.choices[0].model_extra["stop_reason"]), ("Hi", self.IDS[1]))
+        self.check("Hi! How can", {"include_stop_str_in_output": True}, stop="can")
+        self.check("Hi! How can I help you?" + 4 * "<|im_end|>", {"ignore_eos": True, "skip_special_tokens": False}, max_tokens=12)
+        self.assertGreaterEqual(chat(extra_body={"min_tokens": 15}).usage.completion_tokens, 15)
+
+    def test_continue_final_message(self):
+        r = client.chat.completions.create(
+            model=MODEL, temperature=0, extra_body={"continue_final_message": True},
+            messages=[{"role": "user", "content": "hi"}, {"role": "assistant", "content": "Hi"}])
+        self.assertEqual(r.choices[0].message.content, "! How can I help you?")
+
+    def test_roles_and_parts(self):
+        for role in ("system", "developer"):
+            r = client.chat.completions.create(model=MODEL, temperature=0, user="u", messages=[
+                {"role": role, "content": "Be kind."},
+                {"role": "user", "content": [{"type": "text", "text": "h"}, {"type": "text", "text": "i"}]}])
+            self.assertEqual(r.choices[0].message.content, self.GREEDY)
+
+    def test_parallel_tool_calls(self):
+        ask = "What is the weather in Paris and in London?"
+        self.assertEqual(len(chat(ask, tools=[WEATHER]).choices[0].message.tool_calls), 2)
+        self.assertEqual(len(chat(ask, tools=[WEATHER], parallel_tool_calls=False).choices[0].message.tool_calls), 1)
+
+    def test_n_streamed(self):
+        texts = ["", "", ""]
+        for chunk in chat("Tell me a story about a cat.", n=3, seed=5, temperature=1, max_tokens=24, stream=True):
+            for c in chunk.choices:
+                texts[c.index] += c.delta.content or ""
+        whole = chat("Tell me a story about a cat.", n=3, seed=5, temperature=1, max_tokens=24)
+        self.assertEqual(texts, [c.message.content for c in whole.choices])
+
+    def test_logprobs_streamed(self):
+        streamed = [t for chunk in chat(logprobs=True, top_logprobs=2, stream=True) for c in chunk.choices if c.logprobs
+                    for t in c.logprobs.content]
+        self.assertEqual(streamed, chat(logprobs=True, top_logprobs=2).choices[0].logprobs.content)
+
+
 class Completions(unittest.TestCase):
     PROMPT = "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n"
 
@@ -129,6 +204,10 @@ class Completions(unittest.TestCase):
         self.assertEqual([c.index for c in r.choices], [0, 1])
         self.assertTrue(r.choices[1].text.startswith("1 2 3"))
         self.assertIsNone(r.choices[1].logprobs.token_logprobs[0])
+
+    def test_best_of(self):
+        r = client.completions.create(model=MODEL, prompt="1 2 3", best_of=5, n=2, temperature=1.5, max_tokens=4, seed=1)
+        self.assertEqual((len(r.choices), r.usage.completion_tokens > 8), (2, True))
 
     def test_token_ids(self):
         r = client.completions.create(model=MODEL, prompt=[2040, 275, 10, 456, 2041, 10, 2040, 273, 10], max_tokens=20,
@@ -159,6 +238,10 @@ class ModelsAndErrors(unittest.TestCase):
             with self.subTest(name), self.assertRaises(openai.BadRequestError) as caught:
                 chat(extra_body={name: value})
             self.assertIn(name, caught.exception.message)
+
+    def test_request_id(self):
+        r = client.with_options(default_headers={"X-Request-Id": "mine-1"}).models.with_raw_response.list()
+        self.assertEqual(r.headers["x-request-id"], "mine-1")
 
     def test_too_long(self):
         with self.assertRaises(openai.BadRequestError) as caught:

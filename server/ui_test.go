@@ -284,7 +284,9 @@ func TestDocsPage(t *testing.T) {
 	srv := httptest.NewServer(s.Handler())
 	defer srv.Close()
 	steps(t, ctx,
-		chromedp.Navigate(srv.URL+"/docs"),
+		chromedp.EmulateViewport(390, 780), chromedp.Navigate(srv.URL+"/docs"),
+		until(`!document.getElementById("nav").open`),
+		chromedp.EmulateViewport(1280, 900), until(`document.getElementById("nav").open`),
 		until(`document.querySelectorAll(".operation").length >= 13`),
 		says("#post-v1-chat-completions .props", "5XX"),
 		until(`document.getElementById("post-v1-chat-completions").textContent.includes("temperature")`),

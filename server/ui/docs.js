@@ -4,7 +4,11 @@ import { codeBlock, el } from "/ui/render.js";
 
 const methods = ["get", "post", "put", "patch", "delete"];
 const main = document.getElementById("main"), nav = document.getElementById("nav");
-nav.open = !matchMedia("(max-width: 820px)").matches;
+
+// The contents are folded where they would fill the screen.
+const narrow = matchMedia("(max-width: 820px)");
+nav.open = !narrow.matches;
+narrow.addEventListener("change", () => { nav.open = !narrow.matches; });
 
 let spec, model; // model is an id to show in examples
 

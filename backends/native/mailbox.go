@@ -44,8 +44,6 @@ func (m *mailbox) update(f func(*mailbox)) {
 	}
 }
 
-func (m *mailbox) put(o output) { m.update(func(m *mailbox) { m.outputs = append(m.outputs, o) }) }
-
 // fail ends the request with err, unless it has failed already.
 func (m *mailbox) fail(err *engine.Error) {
 	m.update(func(m *mailbox) {

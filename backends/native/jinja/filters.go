@@ -126,14 +126,16 @@ func init() { // some look others up
 		},
 		"items": func(st *state, v any, a args) any {
 			a.bind("items", 0)
-			d, ok := v.(*dict)
-			if !ok && !isUndefined(v) {
-				typeError("Can only get item pairs from a mapping.")
-			}
-			if !ok {
-				return fromItems(nil)
-			}
-			return fromItems(st.pairs(d))
+			return st.later(v, func() []any {
+				d, ok := v.(*dict)
+				switch {
+				case isUndefined(v):
+					return nil
+				case !ok:
+					typeError("Can only get item pairs from a mapping.")
+				}
+				return st.pairs(d)
+			})
 		},
 		"first": first, "last": last, "reverse": reverse, "join": join,
 		"sort": sorted, "dictsort": dictsort, "unique": unique, "groupby": groupby, "sum": sum,
@@ -291,11 +293,17 @@ func urlencode(st *state, v any, a args) any {
 	return strings.Join(parts, "&")
 }
 
+// noItems fails because v, not a mapping, has no items().
+func noItems(v any) {
+	checkDefined(v)
+	fail("AttributeError", "'%s' object has no attribute 'items'", typeName(v))
+}
+
 func xmlattr(st *state, v any, a args) any {
 	space := truth(given(a.bind("xmlattr", 0, "autospace")[0], true))
 	d, ok := v.(*dict)
 	if !ok {
-		typeError("xmlattr needs a mapping")
+		noItems(v)
 	}
 	var parts []string
 	for i, k := range d.keys {
@@ -384,7 +392,6 @@ func count(st *state, v any, a args) any {
 
 func mustNumber(v any) any {
 	if !isNumber(v) {
-		checkDefined(v)
 		typeError("must be a number, not '%s'", typeName(v))
 	}
 	return v
@@ -407,6 +414,9 @@ func round(st *state, v any, a args) any {
 		fail("FilterArgumentError", "method must be common, ceil or floor")
 	}
 	if how != "common" {
+		if n, ok := asBig(v); ok && !n.IsInt64() {
+			unsupported("rounding large integers up or down")
+		}
 		scale := math.Pow(10, float64(digits))
 		if how == "ceil" {
 			return math.Ceil(asFloat(v)*scale) / scale

@@ -100,8 +100,7 @@ func dictsort(st *state, v any, a args) any {
 	p := a.bind("dictsort", 0, "case_sensitive", "by", "reverse")
 	d, ok := v.(*dict)
 	if !ok {
-		checkDefined(v)
-		typeError("dictsort needs a mapping, not '%s'", typeName(v))
+		noItems(v)
 	}
 	at := int64(0)
 	switch by := mustStr(given(p[1], "key")); by {
@@ -116,12 +115,12 @@ func dictsort(st *state, v any, a args) any {
 
 func first(st *state, v any, a args) any {
 	a.bind("first", 0)
-	g, ok := v.(*generator)
-	if !ok {
-		g = fromItems(st.iterate(v))
-	}
-	if item, ok := g.next(); ok {
-		return item
+	if g, ok := v.(*generator); ok {
+		if item, ok := g.next(); ok {
+			return item
+		}
+	} else if items := st.iterate(v); len(items) > 0 {
+		return items[0]
 	}
 	return &undefined{what: "No first item, sequence was empty."}
 }
@@ -147,7 +146,10 @@ func reverse(st *state, v any, a args) any {
 		slices.Reverse(items)
 		return &list{items}
 	}
-	items := st.iterate(v)
+	items, ok := st.tryIterate(v)
+	if !ok {
+		fail("FilterArgumentError", "argument must be iterable")
+	}
 	at := len(items)
 	return &generator{next: func() (any, bool) {
 		if at == 0 {
@@ -237,6 +239,11 @@ func batch(st *state, v any, a args) any {
 	p := a.bind("batch", 1, "linecount", "fill_with")
 	size := mustInt(p[0])
 	fill := given(p[1], nil)
+	return st.later(v, func() []any { return st.rows(v, size, fill) })
+}
+
+// rows cuts the items of v into lists of size items, the last of which is filled up.
+func (st *state) rows(v any, size int, fill any) []any {
 	var rows, row []any
 	for _, item := range st.iterate(v) {
 		st.charge(itemBytes)
@@ -252,12 +259,18 @@ func batch(st *state, v any, a args) any {
 		}
 		rows = append(rows, &list{row})
 	}
-	return fromItems(rows)
+	return rows
 }
 
 func slice(st *state, v any, a args) any {
 	p := a.bind("slice", 1, "slices", "fill_with")
-	items, n, fill := st.iterate(v), mustInt(p[0]), given(p[1], nil)
+	n, fill := mustInt(p[0]), given(p[1], nil)
+	return st.later(v, func() []any { return st.columns(v, n, fill) })
+}
+
+// columns cuts the items of v into n lists; those that have one less than the others are filled up.
+func (st *state) columns(v any, n int, fill any) []any {
+	items := st.iterate(v)
 	if n <= 0 {
 		fail("ZeroDivisionError", "integer modulo by zero")
 	}
@@ -276,7 +289,7 @@ func slice(st *state, v any, a args) any {
 		}
 		rows = append(rows, &list{row})
 	}
-	return fromItems(rows)
+	return rows
 }
 
 func mapFilter(st *state, v any, a args) any {
@@ -292,8 +305,8 @@ func mapFilter(st *state, v any, a args) any {
 		name, rest := mustStr(a.pos[0]), args{a.pos[1:], a.names, a.named}
 		f = func(item any) any { return st.filter(name, item, rest) }
 	}
-	if !truth(v) {
-		return fromItems(nil)
+	if !truth(v) { // None as well
+		v = &list{}
 	}
 	return st.generate(v, func(item any) (any, bool) { return f(item), true })
 }
@@ -313,8 +326,8 @@ func selectFilter(keep, byAttr bool) func(*state, any, args) any {
 			name, rest := mustStr(a.pos[0]), args{a.pos[1:], a.names, a.named}
 			passes = func(item any) bool { return st.test(name, item, rest) }
 		}
-		if !truth(v) {
-			return fromItems(nil)
+		if !truth(v) { // None as well
+			v = &list{}
 		}
 		return st.generate(v, func(item any) (any, bool) { return item, passes(get(item)) == keep })
 	}

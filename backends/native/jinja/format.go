@@ -170,7 +170,6 @@ func (st *state) percentValue(s spec, v any) string {
 		}
 		n, ok := asBig(v)
 		if !ok {
-			checkDefined(v)
 			typeError("%%%c format: a real number is required, not %s", s.verb, typeName(v))
 		}
 		if s.verb == 'i' || s.verb == 'u' {

@@ -450,16 +450,11 @@ func (st *state) tryIterate(v any) ([]any, bool) {
 
 // generate makes a generator of what f makes of the items of v that it keeps.
 func (st *state) generate(v any, f func(item any) (made any, keep bool)) *generator {
-	from, _ := v.(*generator)
-	depth := 0
-	if from != nil {
-		depth = from.depth + 1
+	from, ok := v.(*generator)
+	if !ok {
+		from = st.later(nil, func() []any { return st.iterate(v) })
 	}
-	st.descend(depth)
-	return &generator{depth: depth, next: func() (any, bool) {
-		if from == nil {
-			from = fromItems(st.iterate(v))
-		}
+	return st.reading(from, func() (any, bool) {
 		for {
 			item, ok := from.next()
 			if !ok {
@@ -470,19 +465,33 @@ func (st *state) generate(v any, f func(item any) (made any, keep bool)) *genera
 				return made, true
 			}
 		}
-	}}
+	})
 }
 
-// fromItems makes a generator of items that are there.
-func fromItems(items []any) *generator {
-	return &generator{next: func() (any, bool) {
+// later makes a generator of the items that list makes of v when the first is asked for.
+func (st *state) later(v any, list func() []any) *generator {
+	var items []any
+	return st.reading(v, func() (any, bool) {
+		if list != nil {
+			items, list = list(), nil
+		}
 		if len(items) == 0 {
 			return nil, false
 		}
 		item := items[0]
 		items = items[1:]
 		return item, true
-	}}
+	})
+}
+
+// reading makes a generator that reads v, which may be one too: only so many read one through another.
+func (st *state) reading(v any, next func() (any, bool)) *generator {
+	g := &generator{next: next}
+	if from, ok := v.(*generator); ok {
+		g.depth = from.depth + 1
+	}
+	st.descend(g.depth)
+	return g
 }
 
 // length is Python's len; ok is false for what has none.
@@ -539,7 +548,6 @@ func (st *state) contains(v, x any) bool {
 	case string:
 		s, ok := plain(x).(string)
 		if !ok {
-			checkDefined(x)
 			typeError("'in <string>' requires string as left operand, not %s", typeName(x))
 		}
 		st.charge(len(v))

@@ -18,6 +18,10 @@
 // tenant that comes back after having had nothing to do is lifted to the least service among the active ones, so that
 // idling saves nothing up (the virtual token counter of Sheng et al., arXiv:2401.00588).
 //
+// Before that, where all places or blocks are taken and the best of the waiting belongs to a tenant that runs less than
+// its share, an equal part of the sequences that run, one sequence of a tenant that runs more is preempted for it. So a
+// tenant with many long sequences holds up nobody for longer than some steps.
+//
 // Progress: only a decode asks for a block after admission. It either gets one, and then yields a token in this step,
 // or is preempted itself, and has then yielded a token since it was admitted. So between two tokens there are finitely
 // many steps, however small the pool. Add refuses a sequence that would not fit into the empty pool.

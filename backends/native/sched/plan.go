@@ -26,11 +26,48 @@ func (it Item) Samples() bool { return it.samples }
 // Next plans a step. Until each of the plan's items was updated or its sequence finished, only Add and Stats may be
 // called; no sequence of the plan is finished while the step is computed.
 func (s *Scheduler) Next() Plan {
+	s.giveWay()
 	budget := s.cfg.MaxBatchedTokens
 	numPreemptions := s.stats.NumPreemptions
 	budget -= s.planDecodes()
 	s.planPrefills(budget, s.stats.NumPreemptions == numPreemptions)
 	return s.plan()
+}
+
+// giveWay preempts one sequence where the best of the waiting has no place or no blocks, though its tenant runs less than
+// its share of all that run: the worst of a tenant that runs more. Both end up no further than at the share, so two
+// tenants never take the place from each other in turn.
+func (s *Scheduler) giveWay() {
+	w := s.tenants.best()
+	if w == nil || len(s.running) == 0 {
+		return
+	}
+	share := len(s.running) / len(s.tenants.active)
+	if w.tenant.numRunning >= share || s.fits(w) {
+		return
+	}
+	var victim *Seq
+	for _, q := range s.running {
+		if q.tenant.numRunning > share && q.pending() > 0 && w.before(q) && (victim == nil || victim.before(q)) {
+			victim = q
+		}
+	}
+	if victim == nil {
+		return
+	}
+	s.preempt(victim)
+	s.running = slices.DeleteFunc(s.running, func(q *Seq) bool { return q == victim })
+}
+
+// fits reports whether the waiting q could be admitted.
+func (s *Scheduler) fits(q *Seq) bool {
+	if len(s.running) >= s.cfg.MaxNumSeqs {
+		return false
+	}
+	s.reuse(q)
+	need := s.pool.BlocksFor(len(q.Tokens)) - len(q.table.Blocks())
+	s.pool.Release(&q.table)
+	return need+len(s.running) <= s.pool.NumFree()
 }
 
 // planDecodes gives every running sequence with one token to compute its place, and returns their number.

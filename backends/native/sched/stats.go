@@ -57,6 +57,7 @@ func (s *Scheduler) countWaiting(q *Seq, n int) {
 
 func (s *Scheduler) countRunning(q *Seq, n int) {
 	s.stats.NumRunning += n
+	q.tenant.numRunning += n
 	s.countAdapter(q, n, 0)
 }
 
@@ -105,7 +106,7 @@ func (s *Scheduler) CheckIntegrity() error {
 
 // checkWaiting verifies the queues, through the groups' sequences, which are all that are not finished.
 func (s *Scheduler) checkWaiting() error {
-	numSeqs, numQueued, numIdle := 0, 0, 0
+	numSeqs, numQueued, numIdle, numRunning := 0, 0, 0, 0
 	groups := map[*group]bool{}
 	for _, t := range s.tenants.byName {
 		if t.numSeqs == 0 {
@@ -113,6 +114,7 @@ func (s *Scheduler) checkWaiting() error {
 		}
 		numSeqs += t.numSeqs
 		numQueued += len(t.waiting)
+		numRunning += t.numRunning
 		for i, q := range t.waiting {
 			if q.state != waiting || q.heapIndex != i || q.tenant != t || len(q.table.Blocks()) > 0 {
 				return fmt.Errorf("sched: sequence %d of tenant %q (state %d) should not wait there", i, t.name, q.state)
@@ -123,6 +125,9 @@ func (s *Scheduler) checkWaiting() error {
 	if numIdle != s.tenants.numIdle || numIdle+len(s.tenants.active) != len(s.tenants.byName) {
 		return fmt.Errorf("sched: %d tenants, %d active, %d idle, counted as %d",
 			len(s.tenants.byName), len(s.tenants.active), numIdle, s.tenants.numIdle)
+	}
+	if numRunning != s.stats.NumRunning {
+		return fmt.Errorf("sched: %d sequences run, counted as %d of the tenants", s.stats.NumRunning, numRunning)
 	}
 	for _, q := range s.running {
 		groups[q.group] = true

@@ -7,10 +7,11 @@ const maxIdleTenants = 1024
 
 // tenant is one party among whom the machine is shared.
 type tenant struct {
-	name    string
-	service int64 // tokens computed for it, lifted as doc.go says
-	numSeqs int   // not finished; 0: idle
-	waiting queue
+	name       string
+	service    int64 // tokens computed for it, lifted as doc.go says
+	numSeqs    int   // not finished; 0: idle
+	numRunning int   // of them
+	waiting    queue
 }
 
 // tenants knows the active tenants and those idle ones whose service still matters.

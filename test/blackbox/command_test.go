@@ -1,7 +1,9 @@
 package blackbox
 
 import (
+	"context"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -51,6 +53,21 @@ func TestHealthCommand(t *testing.T) {
 	p := serve(t)
 	if got := output(t, 0, "health", "--port", p.url[strings.LastIndex(p.url, ":")+1:]); got != "ready\n" {
 		t.Errorf("got %q", got)
+	}
+}
+
+// TestChatCommand: lines on standard input are answered, by a model in the process or by a server.
+func TestChatCommand(t *testing.T) {
+	for _, args := range [][]string{{"chat"}, {"chat", "--url", serve(t).url + "/v1"}} {
+		ctx, cancel := context.WithTimeout(t.Context(), limit)
+		defer cancel()
+		cmd := exec.CommandContext(ctx, program(t), args...)
+		cmd.Env = []string{"HOME=" + t.TempDir()}
+		cmd.Stdin = strings.NewReader("hi\nWhat is 12 + 7?\n")
+		got, err := cmd.Output()
+		if err != nil || string(got) != "Hi! How can I help you?\n12 + 7 = 19.\n" {
+			t.Errorf("%v: %q, %v", args, got, err)
+		}
 	}
 }
 

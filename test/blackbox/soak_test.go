@@ -2,6 +2,7 @@ package blackbox
 
 import (
 	"context"
+	"flag"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -21,7 +22,9 @@ type soak struct {
 	refused, sampled atomic.Int64
 }
 
-// TestSoak: 2,000 requests of all kinds, hundreds of them canceled, in a small cache, leave nothing behind.
+var soakRequests = flag.Int("soak", 2000, "requests of TestSoak")
+
+// TestSoak: thousands of requests of all kinds, a third of them canceled, in a small cache, leave nothing behind.
 func TestSoak(t *testing.T) {
 	p := serve(t, "--kv-cache-memory", "4MiB", "--max-num-seqs", "32", "--api-key", "one,two,three")
 	p.key = "one"
@@ -31,7 +34,8 @@ func TestSoak(t *testing.T) {
 			s.cases = append(s.cases, c)
 		}
 	}
-	const total, warm = 2000, 700
+	const warm = 700
+	total := max(2000, *soakRequests)
 	parallel(32, warm, s.request)
 	before := s.settle()
 	parallel(32, total-warm, func(i int) { s.request(warm + i) })

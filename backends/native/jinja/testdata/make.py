@@ -1,6 +1,6 @@
 """Renders every case with Python's Jinja2 as transformers sets it up and writes the expected outputs.
 
-    python3 -m venv venv && venv/bin/pip install jinja2==3.1.6 && venv/bin/python make.py
+    python3 -m venv /tmp/venv && /tmp/venv/bin/pip install jinja2==3.1.6 && /tmp/venv/bin/python make.py
 
 Writes micro.json and families.json beside this file. A case has a name, the template (or, for the
 families, its file), the context and either "want" or "error"; "message" is raise_exception's.
@@ -8,7 +8,6 @@ families, its file), the context and either "want" or "error"; "message" is rais
 
 import json
 import pathlib
-import sys
 
 import jinja2
 import jinja2.ext

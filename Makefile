@@ -42,7 +42,7 @@ need: # say in one line each what is missing
 
 test: build ## all tests; ends with a list of what was skipped and why
 	@rm -f build/skipped.txt
-	@$(MAKE) --no-print-directory -k gotest sdk-python sdk-node schemathesis; status=$$?; \
+	@$(MAKE) --no-print-directory -k sdk-python sdk-node gotest schemathesis; status=$$?; \
 		sh test/skipped.sh build/skipped.txt; exit $$status
 
 gotest: $(LIB)

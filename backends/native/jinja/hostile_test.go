@@ -255,7 +255,7 @@ func (h *hostile) check(t *testing.T, limits jinja.Limits) {
 		}
 		_, err = template.Render([]byte(context))
 	}
-	if took := time.Since(start); took > time.Minute { // less than a second, were the machine ours alone
+	if took := time.Since(start); took > 5*time.Minute { // a third of a second at most on an idle machine; unbounded it would be hours
 		t.Errorf("took %v", took)
 	}
 	var failed *jinja.Error

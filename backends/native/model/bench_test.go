@@ -54,7 +54,7 @@ func BenchmarkDemo(b *testing.B) {
 	for _, shape := range []struct {
 		seqs, tokens, cached int
 		adapters             bool
-	}{{1, 1, 64, false}, {1, 1, 64, true}, {1, 1, 900, false}, {8, 1, 64, false}, {8, 1, 64, true}, {32, 1, 200, true}, {1, 256, 0, false}} {
+	}{{1, 1, 64, false}, {1, 1, 64, true}, {1, 1, 900, false}, {8, 1, 64, false}, {8, 1, 64, true}, {32, 1, 200, false}, {32, 1, 200, true}, {1, 256, 0, false}} {
 		name := fmt.Sprintf("seqs=%d/tokens=%d/cached=%d/adapters=%v", shape.seqs, shape.tokens, shape.cached, shape.adapters)
 		b.Run(name, func(b *testing.B) {
 			batch := benchBatch(shape.seqs, shape.tokens, shape.cached)

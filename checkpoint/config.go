@@ -32,9 +32,10 @@ type Config struct {
 	UseSlidingWindow      bool    `json:"use_sliding_window"`
 	SlidingWindow         *int    `json:"sliding_window"`
 
-	RopeTheta      float64         `json:"rope_theta"`
-	RopeScaling    *RopeParameters `json:"rope_scaling"`
-	RopeParameters *RopeParameters `json:"rope_parameters"` // the newer home of rope_theta and rope_scaling
+	RopeTheta           float64         `json:"rope_theta"`
+	RopeScaling         *RopeParameters `json:"rope_scaling"`
+	RopeParameters      *RopeParameters `json:"rope_parameters"`       // the newer home of the others
+	PartialRotaryFactor *float64        `json:"partial_rotary_factor"` // also in RopeParameters
 
 	BOSTokenIDs TokenIDs `json:"bos_token_id"`
 	EOSTokenIDs TokenIDs `json:"eos_token_id"`
@@ -45,11 +46,17 @@ type Config struct {
 	Raw map[string]jsontext.Value `json:"-"`
 }
 
-// RopeParameters are the parts of a rope description that say which kind it is.
+// RopeParameters say which kind of rotary embedding a model has; which of the numbers count depends on the kind.
 type RopeParameters struct {
-	RopeType  string  `json:"rope_type"`
-	Type      string  `json:"type"` // the older spelling of rope_type
-	RopeTheta float64 `json:"rope_theta"`
+	RopeType            string   `json:"rope_type"`
+	Type                string   `json:"type"` // the older spelling of rope_type
+	RopeTheta           float64  `json:"rope_theta"`
+	PartialRotaryFactor *float64 `json:"partial_rotary_factor"`
+
+	Factor               float64 `json:"factor"`
+	LowFreqFactor        float64 `json:"low_freq_factor"`
+	HighFreqFactor       float64 `json:"high_freq_factor"`
+	OriginalMaxPositions float64 `json:"original_max_position_embeddings"`
 }
 
 // Kind is the kind of scaling, "default" for none.

@@ -19,7 +19,7 @@ func TestConfig(t *testing.T) {
 		t.Fatal(err)
 	}
 	if config.HiddenSize != 8 || config.RMSNormEps != 1e-6 || config.RopeTheta != 1e6 || config.HeadDim != 0 ||
-		config.RopeScaling.Kind() != "yarn" || config.RopeParameters.Kind() != "default" || config.PadTokenID != nil ||
+		config.RopeScaling.Kind() != "yarn" || config.RopeScaling.Factor != 4 || config.RopeParameters.Kind() != "default" || config.PadTokenID != nil ||
 		!slices.Equal(config.EOSTokenIDs, []int32{1, 2}) || !slices.Equal(config.BOSTokenIDs, []int32{3}) ||
 		string(config.Raw["novel"]) != `{"a":1}` {
 		t.Errorf("config %+v", config)

@@ -2,6 +2,7 @@ package model
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -13,6 +14,8 @@ import (
 // architectures are the kinds of checkpoint that load, by the name in config.json. An architecture completes the spec
 // that the keys shared by all have begun, and reports what of its configuration is not supported.
 var architectures = map[string]func(*Spec, *checkpoint.Config) []error{
+	"LlamaForCausalLM": llama,
+	"Qwen2ForCausalLM": qwen2,
 	"Qwen3ForCausalLM": qwen3,
 }
 
@@ -25,17 +28,49 @@ var llamaNames = names{
 		"mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"},
 }
 
-func qwen3(s *Spec, c *checkpoint.Config) (problems []error) {
-	s.HeadNorms = true
-	s.HeadDim = cmp.Or(c.HeadDim, 128)
+// llama is Llama 1 to 3.x.
+func llama(s *Spec, c *checkpoint.Config) []error {
 	s.names = &llamaNames
-	if c.AttentionBias {
-		problems = append(problems, fmt.Errorf("attention_bias is not supported"))
-	}
+	s.QKVBias, s.OBias, s.MLPBias = c.AttentionBias, c.AttentionBias, c.MLPBias
+	return s.headDimFromHidden()
+}
+
+// qwen2 is Qwen2 and Qwen2.5.
+func qwen2(s *Spec, c *checkpoint.Config) []error {
+	s.names = &llamaNames
+	s.QKVBias = true
+	return append(s.headDimFromHidden(), qwenProblems(c)...)
+}
+
+func qwen3(s *Spec, c *checkpoint.Config) []error {
+	s.names = &llamaNames
+	s.HeadNorms = true
+	s.HeadDim = cmp.Or(s.HeadDim, 128)
+	s.QKVBias, s.OBias = c.AttentionBias, c.AttentionBias
+	return qwenProblems(c)
+}
+
+func qwenProblems(c *checkpoint.Config) (problems []error) {
 	if c.UseSlidingWindow && c.SlidingWindow != nil {
-		problems = append(problems, fmt.Errorf("use_sliding_window is not supported"))
+		problems = append(problems, errors.New("use_sliding_window is not supported"))
+	}
+	if c.MLPBias {
+		problems = append(problems, errors.New("mlp_bias is not supported"))
 	}
 	return problems
+}
+
+// headDimFromHidden shares the hidden size among the heads where head_dim is absent.
+func (s *Spec) headDimFromHidden() []error {
+	if s.HeadDim != 0 || s.Heads < 1 { // check reports the latter
+		return nil
+	}
+	if s.Hidden%s.Heads != 0 {
+		return []error{fmt.Errorf("hidden_size %d is no multiple of num_attention_heads %d, and head_dim is absent",
+			s.Hidden, s.Heads)}
+	}
+	s.HeadDim = s.Hidden / s.Heads
+	return nil
 }
 
 // Architectures lists those that load, by the name in config.json.

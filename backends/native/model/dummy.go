@@ -5,6 +5,7 @@ import (
 	"hash/fnv"
 	"math"
 	"math/rand/v2"
+	"strings"
 
 	"pagoda/checkpoint"
 	"pagoda/kernels"
@@ -23,7 +24,7 @@ func (s *dummySource) release(string) {}
 
 func (s *dummySource) tensor(name string, shape []int) checkpoint.Tensor {
 	t := checkpoint.Tensor{DType: "BF16", Shape: shape}
-	if len(shape) == 1 { // a norm: ones
+	if len(shape) == 1 && !strings.HasSuffix(name, ".bias") { // a norm: ones
 		for range shape[0] {
 			t.Data = append(t.Data, 0x80, 0x3f)
 		}
@@ -36,10 +37,13 @@ func (s *dummySource) tensor(name string, shape []int) checkpoint.Tensor {
 	// as many normal draws.
 	var values [4096]uint16
 	for i := range values {
-		v := random.NormFloat64() / math.Sqrt(float64(shape[1]))
+		v := random.NormFloat64() / math.Sqrt(float64(shape[len(shape)-1]))
 		values[i] = uint16(math.Float32bits(float32(v)) >> 16)
 	}
-	n := shape[0] * shape[1]
+	n := 1
+	for _, size := range shape {
+		n *= size
+	}
 	t.Data = make([]byte, 0, 2*n+8)
 	for len(t.Data) < 2*n {
 		for bits, k := random.Uint64(), 0; k < 4; k++ {

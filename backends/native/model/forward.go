@@ -137,11 +137,17 @@ func (w *Workspace) mlp(s *kernels.Stream, i int, rows rowSet) error {
 	return w.project(s, i, y, ff, l.down, rows, Down)
 }
 
-// project computes out = x·mᵀ and adds the adapters' updates. The targets are the parts of m, side by side in out.
-func (w *Workspace) project(s *kernels.Stream, i int, out, x kernels.Tensor, m *kernels.Matrix, rows rowSet,
+// project computes out = x·lᵀ + bias and adds the adapters' updates. The targets are the parts of l, side by side in
+// out.
+func (w *Workspace) project(s *kernels.Stream, i int, out, x kernels.Tensor, l linear, rows rowSet,
 	targets ...Target) error {
-	if err := kernels.MatMul(s, out, x, m); err != nil {
+	if err := kernels.MatMul(s, out, x, l.weight); err != nil {
 		return err
+	}
+	if l.bias.Rows > 0 {
+		if err := kernels.Add(s, out, l.bias); err != nil {
+			return err
+		}
 	}
 	if len(rows.runs) == 0 {
 		return nil

@@ -84,8 +84,13 @@ type loader struct {
 
 func (l *loader) all() {
 	s := l.spec
-	vectors := s.Layers*(2*roundUp(s.Hidden)+2*roundUp(s.HeadDim)) + roundUp(s.Hidden)
-	l.small, l.err = l.dev.Alloc((vectors + l.maxLen*s.HeadDim) * kernels.F32.Size())
+	vectors := l.maxLen * s.HeadDim
+	for _, t := range s.tensors() {
+		if len(t.shape) == 1 {
+			vectors += roundUp(t.shape[0])
+		}
+	}
+	l.small, l.err = l.dev.Alloc(vectors * kernels.F32.Size())
 	if l.err != nil {
 		return
 	}
@@ -98,20 +103,24 @@ func (l *loader) all() {
 	for i := range s.Layers {
 		l.layers = append(l.layers, l.layer(i))
 	}
-	l.rope = l.f32(l.maxLen, s.HeadDim, ropeTable(l.maxLen, s.HeadDim, s.RopeTheta))
+	l.rope = l.f32(l.maxLen, s.HeadDim, s.Rope.table(l.maxLen, s.HeadDim))
 	l.bytes += int64(l.at)
 }
 
 func (l *loader) layer(i int) (y layer) {
 	s := l.spec
 	name := func(n string) string { return s.layerName(i, n) }
-	fused := func(targets ...Target) *kernels.Matrix {
+	fused := func(targets ...Target) (y linear) {
 		_, in := s.projection(targets[0])
 		var list []string
 		for _, t := range targets {
 			list = append(list, name(s.names.projections[t]))
 		}
-		return l.matrix(in, list...)
+		y.weight = l.matrix(in, list...)
+		if s.biased(targets[0]) {
+			y.bias = l.bias(list)
+		}
+		return y
 	}
 	y.inputNorm = l.vector(name(s.names.inputNorm), s.Hidden)
 	y.postNorm = l.vector(name(s.names.postNorm), s.Hidden)
@@ -173,6 +182,19 @@ func (l *loader) vector(name string, n int) kernels.Tensor {
 	return l.f32(1, n, floats(l.tensor(name)))
 }
 
+// bias is the named biases one after another, F32 [1, their sizes' sum].
+func (l *loader) bias(names []string) kernels.Tensor {
+	if l.err != nil {
+		return kernels.Tensor{}
+	}
+	var values []float32
+	for _, name := range names {
+		name += ".bias"
+		values = append(values, floats(l.src.tensor(name, l.shapes[name]))...)
+	}
+	return l.f32(1, len(values), values)
+}
+
 // f32 puts values into the buffer of small tensors.
 func (l *loader) f32(rows, cols int, values []float32) kernels.Tensor {
 	if l.err != nil {
@@ -227,19 +249,4 @@ func float16(h uint16) float32 {
 		return math.Float32frombits(sign | 255<<23 | frac<<13)
 	}
 	return math.Float32frombits(sign | uint32(exp-15+127)<<23 | frac<<13)
-}
-
-// ropeTable is [maxLen, dim]: in row p the cosines of p·θ^(-2i/dim), then the sines. Angles are rounded to float32
-// before, as the reference library does: at position 40,000 the difference is visible.
-func ropeTable(maxLen, dim int, theta float64) []float32 {
-	half := dim / 2
-	table := make([]float32, maxLen*dim)
-	for i := range half {
-		frequency := 1 / float32(math.Pow(theta, float64(float32(2*i)/float32(dim))))
-		for p := range maxLen {
-			sin, cos := math.Sincos(float64(float32(p) * frequency))
-			table[p*dim+i], table[p*dim+half+i] = float32(cos), float32(sin)
-		}
-	}
-	return table
 }

@@ -27,8 +27,14 @@ type Model struct {
 // layer is a decoder layer's weights. Norm weights are F32 [1, n].
 type layer struct {
 	inputNorm, postNorm  kernels.Tensor
-	qNorm, kNorm         kernels.Tensor  // only with Spec.HeadNorms
-	qkv, o, gateUp, down *kernels.Matrix // qkv and gateUp hold their parts' rows one after another
+	qNorm, kNorm         kernels.Tensor // only with Spec.HeadNorms
+	qkv, o, gateUp, down linear         // qkv and gateUp hold their parts' rows one after another
+}
+
+// linear is a matrix [out, in] and what is added to its products, F32 [1, out], or nothing (no rows).
+type linear struct {
+	weight *kernels.Matrix
+	bias   kernels.Tensor
 }
 
 // Spec is what the model was loaded by.
@@ -62,7 +68,7 @@ func (m *Model) Close() error {
 	}
 	free(m.embed)
 	for _, l := range m.layers {
-		free(l.qkv, l.o, l.gateUp, l.down)
+		free(l.qkv.weight, l.o.weight, l.gateUp.weight, l.down.weight)
 	}
 	if m.small != nil {
 		errs = append(errs, m.small.Close())

@@ -22,7 +22,9 @@ type Spec struct {
 	NormEps   float32
 	HeadNorms bool // q and k are normalised head by head before RoPE
 	TiedHead  bool // the embedding is also the output matrix
-	RopeTheta float64
+	Rope      Rope
+
+	QKVBias, OBias, MLPBias bool // vectors are added to what these projections give
 
 	names *names
 }
@@ -41,9 +43,11 @@ func NewSpec(c *checkpoint.Config) (*Spec, error) {
 		Vocab: c.VocabSize, Hidden: c.HiddenSize, Inter: c.IntermediateSize, Layers: c.NumHiddenLayers,
 		Heads: c.NumAttentionHeads, KVHeads: cmp.Or(c.NumKeyValueHeads, c.NumAttentionHeads), HeadDim: c.HeadDim,
 		MaxLen: c.MaxPositionEmbeddings, NormEps: float32(c.RMSNormEps), TiedHead: c.TieWordEmbeddings,
-		RopeTheta: ropeTheta(c),
 	}
-	problems := append(unsupportedKeys(c), complete(s, c)...)
+	var problems []error
+	s.Rope, problems = newRope(c)
+	problems = append(problems, unsupportedKeys(c)...)
+	problems = append(problems, complete(s, c)...)
 	problems = append(problems, s.check()...)
 	if len(problems) > 0 {
 		return nil, fmt.Errorf("config.json: %s: %w", s.Arch, errors.Join(problems...))
@@ -51,23 +55,10 @@ func NewSpec(c *checkpoint.Config) (*Spec, error) {
 	return s, nil
 }
 
-func ropeTheta(c *checkpoint.Config) float64 {
-	if c.RopeParameters != nil {
-		return cmp.Or(c.RopeParameters.RopeTheta, c.RopeTheta, 10000)
-	}
-	return cmp.Or(c.RopeTheta, 10000)
-}
-
 // unsupportedKeys are the variations that no architecture has yet.
 func unsupportedKeys(c *checkpoint.Config) (problems []error) {
 	if c.HiddenAct != "silu" {
 		problems = append(problems, fmt.Errorf("hidden_act %q is not supported, only silu", c.HiddenAct))
-	}
-	if kind := cmp.Or(c.RopeParameters, c.RopeScaling).Kind(); kind != "default" {
-		problems = append(problems, fmt.Errorf("rope scaling %q is not supported", kind))
-	}
-	if c.MLPBias {
-		problems = append(problems, errors.New("mlp_bias is not supported"))
 	}
 	if q := string(c.QuantizationConfig); q != "" && q != "null" {
 		problems = append(problems, errors.New("quantization_config: quantized weights are not supported"))
@@ -99,9 +90,6 @@ func (s *Spec) check() (problems []error) {
 	}
 	if !(s.NormEps > 0 && s.NormEps < 1) {
 		bad("rms_norm_eps %g is not between 0 and 1", s.NormEps)
-	}
-	if !(s.RopeTheta >= 1 && s.RopeTheta < 1e12) {
-		bad("rope_theta %g is not between 1 and 1e12", s.RopeTheta)
 	}
 	return problems
 }

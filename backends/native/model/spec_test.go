@@ -54,20 +54,38 @@ func tinySpec(t testing.TB, keys string) *model.Spec {
 
 func TestSpec(t *testing.T) {
 	s := tinySpec(t, `"torch_dtype":"bfloat16";"head_dim":null;"rope_parameters":{"rope_theta":5000000,"rope_type":"default"}`)
-	if s.HeadDim != 128 || !s.HeadNorms || !s.TiedHead || s.RopeTheta != 5e6 || s.Stored != model.BFloat16 {
+	if s.HeadDim != 128 || !s.HeadNorms || !s.TiedHead || s.Rope.Theta != 5e6 || s.Stored != model.BFloat16 {
 		t.Errorf("spec %+v", s)
+	}
+}
+
+func TestArchitectures(t *testing.T) {
+	s := tinySpec(t, `"architectures":["Qwen2ForCausalLM"];"hidden_size":24;"head_dim":null`)
+	if s.HeadDim != 6 || s.HeadNorms || !s.QKVBias || s.OBias || s.MLPBias {
+		t.Errorf("qwen2 %+v", s)
+	}
+	s = tinySpec(t, `"architectures":["LlamaForCausalLM"];"attention_bias":true;"mlp_bias":true;"rope_theta":500000;
+		"rope_scaling":{"rope_type":"llama3","factor":32,"low_freq_factor":1,"high_freq_factor":4,"original_max_position_embeddings":8192}`)
+	want := model.Rope{Theta: 500000, Scaling: "llama3", Factor: 32, LowFreqFactor: 1, HighFreqFactor: 4, OriginalMaxLen: 8192}
+	if s.HeadDim != 4 || s.HeadNorms || !s.QKVBias || !s.OBias || !s.MLPBias || s.Rope != want {
+		t.Errorf("llama %+v", s)
 	}
 }
 
 func TestUnsupportedSpec(t *testing.T) {
 	tests := []struct{ name, keys, want string }{
-		{"architecture", `"architectures":["Qwen9ForCausalLM"]`, `"Qwen9ForCausalLM" is not supported; supported are: Qwen3ForCausalLM`},
+		{"architecture", `"architectures":["Qwen9ForCausalLM"]`, `"Qwen9ForCausalLM" is not supported; supported are: Qwen2ForCausalLM, Qwen3ForCausalLM, LlamaForCausalLM`},
 		{"no architecture", `"architectures":null`, "0 architectures"},
 		{"activation", `"hidden_act":"gelu"`, "gelu"},
 		{"rope scaling", `"rope_scaling":{"type":"yarn"}`, "yarn"},
-		{"newer rope scaling", `"rope_parameters":{"rope_type":"llama3"}`, "llama3"},
-		{"bias", `"attention_bias":true`, "attention_bias"},
+		{"newer rope scaling", `"rope_parameters":{"rope_type":"longrope"}`, "longrope"},
+		{"linear without factor", `"rope_scaling":{"type":"linear"}`, "linear: factor 0"},
+		{"llama3 without factors", `"rope_scaling":{"rope_type":"llama3"}`, "low_freq_factor 0 and high_freq_factor 0"},
+		{"llama3 without length", `"rope_scaling":{"rope_type":"llama3"}`, "original_max_position_embeddings 0"},
+		{"part of a head", `"partial_rotary_factor":0.5`, "partial_rotary_factor"},
+		{"part of a head, newer", `"rope_parameters":{"partial_rotary_factor":0.5}`, "partial_rotary_factor"},
 		{"mlp bias", `"mlp_bias":true`, "mlp_bias"},
+		{"hidden size that heads do not share", `"architectures":["LlamaForCausalLM"];"head_dim":null;"hidden_size":10`, "head_dim is absent"},
 		{"window", `"use_sliding_window":true;"sliding_window":128`, "use_sliding_window"},
 		{"quantized", `"quantization_config":{"quant_method":"gptq"}`, "quantization_config"},
 		{"no layers", `"num_hidden_layers":0`, "num_hidden_layers"},
@@ -85,7 +103,7 @@ func TestUnsupportedSpec(t *testing.T) {
 			}
 		})
 	}
-	_, err := newSpec(t, `"hidden_act":"gelu";"attention_bias":true;"head_dim":5`)
+	_, err := newSpec(t, `"hidden_act":"gelu";"mlp_bias":true;"head_dim":5`)
 	if err == nil || strings.Count(err.Error(), "\n") < 2 {
 		t.Errorf("not all problems at once: %v", err)
 	}

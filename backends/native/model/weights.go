@@ -24,7 +24,7 @@ const (
 	NumTargets
 )
 
-// names are an architecture's weight names, without ".weight". layer holds the place of the layer's number.
+// names are an architecture's weight names, without ".weight" or ".bias". layer holds the place of the layer's number.
 type names struct {
 	embed, finalNorm, head, layer     string
 	inputNorm, postNorm, qNorm, kNorm string
@@ -78,6 +78,18 @@ func (s *Spec) layerName(layer int, name string) string {
 	return fmt.Sprintf(s.names.layer, layer) + name
 }
 
+// biased says whether a target's projection has a bias.
+func (s *Spec) biased(t Target) bool {
+	switch t {
+	case Q, K, V:
+		return s.QKVBias
+	case O:
+		return s.OBias
+	default:
+		return s.MLPBias
+	}
+}
+
 // tensors lists the weights of the decoder.
 func (s *Spec) tensors() []tensor {
 	var list []tensor
@@ -97,6 +109,9 @@ func (s *Spec) tensors() []tensor {
 	}
 	for _, m := range s.Modules() {
 		add(m.Name, m.Out, m.In)
+		if s.biased(m.Target) {
+			list = append(list, tensor{m.Name + ".bias", []int{m.Out}})
+		}
 	}
 	return list
 }

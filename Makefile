@@ -21,7 +21,7 @@ LDFLAGS  = -s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT)
 files    = $$(find . -path ./build -prune -o -path ./.git -prune -o -name '$(1)' -print)
 
 .PHONY: help run build test lint race fuzz bench install clean need \
-	gotest sdk-python sdk-node schemathesis lint-go lint-c lint-rust lint-tree
+	gotest arm64 sdk-python sdk-node schemathesis lint-go lint-c lint-rust lint-tree
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 10
@@ -42,11 +42,14 @@ need: # say in one line each what is missing
 
 test: build ## all tests; ends with a list of what was skipped and why
 	@rm -f build/skipped.txt
-	@$(MAKE) --no-print-directory -k sdk-python sdk-node gotest schemathesis; status=$$?; \
+	@$(MAKE) --no-print-directory -k sdk-python sdk-node gotest arm64 schemathesis; status=$$?; \
 		sh test/skipped.sh build/skipped.txt; exit $$status
 
 gotest: $(LIB)
 	@$(GO) run ./test/summary -skips build/skipped.txt ./...
+
+arm64: need # the kernels' tests for ARM, under an emulator
+	@sh test/arm64.sh
 
 sdk-python: build
 	@sh test/python/run.sh clients

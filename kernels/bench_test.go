@@ -33,20 +33,21 @@ func benchDevice(b *testing.B) *Device {
 	return d
 }
 
-// limitsOf measures the limits once per number of threads.
-var limitsOf = func() func(b *testing.B, threads int) Limits {
+// limitsOf measures the limits once per variant and number of threads.
+var limitsOf = func() func(b *testing.B, d *Device) Limits {
 	var mu sync.Mutex // guards the map
-	known := map[int]Limits{}
-	return func(b *testing.B, threads int) Limits {
+	known := map[CPUOptions]Limits{}
+	return func(b *testing.B, d *Device) Limits {
 		mu.Lock()
 		defer mu.Unlock()
-		l, ok := known[threads]
+		o := CPUOptions{Threads: d.threads, Variant: d.variant}
+		l, ok := known[o]
 		if !ok {
 			var err error
-			if l, err = MeasureLimits(threads); err != nil {
+			if l, err = MeasureLimits(o); err != nil {
 				b.Logf("no limits to compare with: %v", err)
 			}
-			known[threads] = l
+			known[o] = l
 		}
 		return l
 	}
@@ -96,7 +97,7 @@ func measure(b *testing.B, op func(i int) error) time.Duration {
 // report gives the rates of a pass that moved bytes and did flops, and the peak that the flops could have reached.
 func report(b *testing.B, d *Device, t time.Duration, bytes, flops, peak float64) {
 	b.Helper()
-	l := limitsOf(b, d.threads)
+	l := limitsOf(b, d)
 	b.ReportMetric(bytes/float64(t), "GB/s")
 	if l.ReadGBs > 0 {
 		b.ReportMetric(100*bytes/float64(t)/l.ReadGBs, "%mem")
@@ -175,9 +176,9 @@ func BenchmarkMatMul(b *testing.B) {
 					b.Run(fmt.Sprintf("rows=%d", rows), func(b *testing.B) {
 						x, out, st := benchTensor(b, d, types.x, rows, s.k), benchTensor(b, d, F32, rows, s.n), d.NewStream()
 						t := measure(b, func(i int) error { return MatMul(st, out, x, ms[i%len(ms)]) })
-						l := limitsOf(b, d.threads)
+						l := limitsOf(b, d)
 						peak := l.F32GFLOPs
-						if types.x == BF16 && types.w == BF16 && d.variant == "avx512bf16" {
+						if types.x == BF16 && types.w == BF16 && l.BF16GFLOPs > 0 {
 							peak = l.BF16GFLOPs
 						}
 						report(b, d, t, float64(ms[0].Bytes()), 2*float64(rows)*float64(s.n)*float64(s.k), peak)
@@ -232,7 +233,7 @@ func BenchmarkAttention(b *testing.B) {
 						return PagedAttention(st, out, q, layers[i%len(layers)], batch, m.heads, 0.125)
 					})
 					seen := float64(s.seqs*s.queries) * (float64(s.seqLen) - float64(s.queries-1)/2)
-					report(b, d, t, float64(one), 4*seen*float64(m.heads*m.dim), limitsOf(b, d.threads).F32GFLOPs)
+					report(b, d, t, float64(one), 4*seen*float64(m.heads*m.dim), limitsOf(b, d).F32GFLOPs)
 				})
 			}
 		}
@@ -304,7 +305,7 @@ func BenchmarkPack(b *testing.B) {
 // BenchmarkLimits reports what the machine can do.
 func BenchmarkLimits(b *testing.B) {
 	d := benchDevice(b)
-	l := limitsOf(b, d.threads)
+	l := limitsOf(b, d)
 	for b.Loop() { // measured above, once
 	}
 	b.ReportMetric(0, "ns/op")

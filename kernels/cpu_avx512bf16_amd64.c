@@ -1,4 +1,6 @@
 // Variant avx512bf16: AVX-512 with bfloat16 dot products.
+#include "pool.h"
+#if defined(KN_HAVE_AVX512BF16)
 #if defined(__clang__)
 #include <immintrin.h>
 #pragma clang attribute push(__attribute__((target("avx,avx2,fma,f16c,avx512f,avx512dq,avx512bw,avx512vl,avx512bf16"))), apply_to = function)
@@ -16,4 +18,5 @@
 
 #if defined(__clang__)
 #pragma clang attribute pop
+#endif
 #endif

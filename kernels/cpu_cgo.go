@@ -43,18 +43,16 @@ import (
 
 const buildHint = ""
 
-// variantNames by the numbers of kn.h, worst first.
+// variantNames by the numbers of kn.h.
 var variantNames = [C.KN_VARIANTS]string{
-	C.KN_PORTABLE: "portable", C.KN_AVX2: "avx2", C.KN_AVX512: "avx512", C.KN_AVX512BF16: "avx512bf16",
+	C.KN_PORTABLE: "portable", C.KN_AVX2: "avx2", C.KN_AVX512: "avx512", C.KN_AVX512BF16: "avx512bf16", C.KN_NEON: "neon",
 }
 
-func cVariants() []string {
-	have := C.kn_variants()
-	var names []string
-	for v := len(variantNames) - 1; v >= 0; v-- {
-		if have>>v&1 != 0 {
-			names = append(names, variantNames[v])
-		}
+func cVariants() (names []string) {
+	var bestFirst [C.KN_VARIANTS]C.int
+	n := C.kn_variants(&bestFirst[0])
+	for _, v := range bestFirst[:n] {
+		names = append(names, variantNames[v])
 	}
 	return names
 }
@@ -177,13 +175,11 @@ func (c *cBackend) lora(out, x Tensor, runs []LoRARun) error {
 
 // measureLimits takes the best of many short passes: whatever else runs on the machine only makes one slower, and
 // leaves the shorter ones alone more often.
-func measureLimits(threads int) (Limits, error) {
-	d, err := OpenCPU(CPUOptions{Threads: threads})
-	if err != nil {
-		return Limits{}, err
+func measureLimits(d *Device) (Limits, error) {
+	c, ok := d.impl.(*cBackend)
+	if !ok {
+		return Limits{}, errors.New("kernels: the reference has no limits to measure")
 	}
-	defer d.Close() //nolint:errcheck // holds nothing by then
-	dev := d.impl.(*cBackend).dev
 	const size, piece, passes = 512 << 20, 64 << 20, 10 // one piece is read in two milliseconds, and no cache holds it
 	buf, err := d.Alloc(size)
 	if err != nil {
@@ -197,14 +193,14 @@ func measureLimits(threads int) (Limits, error) {
 	for range passes {
 		for _, streams := range []C.int{1, 8} {
 			for at := 0; at < size; at += piece {
-				l.ReadGBs = max(l.ReadGBs, piece/1e9/float64(C.kn_read_seconds(dev, buf.ptr(at), piece, streams)))
+				l.ReadGBs = max(l.ReadGBs, piece/1e9/float64(C.kn_read_seconds(c.dev, buf.ptr(at), piece, streams)))
 			}
 		}
 		for range 4 {
 			var flops C.double
-			seconds := float64(C.kn_fma_seconds(dev, &flops))
+			seconds := float64(C.kn_fma_seconds(c.dev, &flops))
 			l.F32GFLOPs = max(l.F32GFLOPs, float64(flops)/1e9/seconds)
-			if seconds = float64(C.kn_dot_seconds(dev, &flops)); flops > 0 {
+			if seconds = float64(C.kn_dot_seconds(c.dev, &flops)); flops > 0 {
 				l.BF16GFLOPs = max(l.BF16GFLOPs, float64(flops)/1e9/seconds)
 			}
 		}

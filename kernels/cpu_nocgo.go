@@ -12,4 +12,4 @@ func cVariants() []string { return nil }
 
 func openC(string, int) (backend, error) { return nil, errNoCgo }
 
-func measureLimits(int) (Limits, error) { return Limits{}, errNoCgo }
+func measureLimits(*Device) (Limits, error) { return Limits{}, errNoCgo }

@@ -6,11 +6,36 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 )
+
+// compiled are the variants that a build has, by architecture, with what they need. Other tests run on those that run here.
+var compiled = map[string]map[string]string{
+	"amd64": {"avx512bf16": "AVX-512 with BF16, and gcc 10 or newer", "avx512": "AVX-512", "avx2": "AVX2, FMA and F16C"},
+	"arm64": {"neon": ""},
+}
+
+func TestVariants(t *testing.T) {
+	have := Variants()
+	if n := len(have); have[n-1] != "ref" || n > 1 && have[n-2] != "portable" {
+		t.Errorf("variants %v", have)
+	}
+	for v, needs := range compiled[runtime.GOARCH] {
+		t.Run(v, func(t *testing.T) {
+			switch {
+			case slices.Contains(have, v):
+			case len(have) == 1:
+				t.Skip("skipped: built without cgo, only the reference is tested")
+			default:
+				t.Skipf("skipped: no test of the kernels ran on it, it needs %s", needs)
+			}
+		})
+	}
+}
 
 // Many goroutines drive one device, and several devices run at once: each result is what it is alone.
 func TestConcurrentUse(t *testing.T) {
@@ -145,23 +170,31 @@ func TestNoLeak(t *testing.T) {
 }
 
 func TestMeasureLimits(t *testing.T) {
-	l, err := MeasureLimits(1)
-	if len(Variants()) == 1 {
-		if err == nil {
-			t.Error("the reference has no limits to measure")
+	for _, v := range Variants() {
+		l, err := MeasureLimits(CPUOptions{Variant: v, Threads: 1})
+		if len(Variants()) == 1 {
+			if err == nil {
+				t.Error("the reference has no limits to measure")
+			}
+			return
 		}
-		return
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	// Any machine of this century, and none of the next.
-	for name, v := range map[string]float64{"GB/s": l.ReadGBs, "float32 GFLOP/s": l.F32GFLOPs} {
-		if !(v > 0.1 && v < 1e5) {
-			t.Errorf("%v %s", v, name)
+		if err != nil {
+			t.Fatal(err)
 		}
-	}
-	if has := Variants()[0] == "avx512bf16"; has != (l.BF16GFLOPs > l.F32GFLOPs) || l.Threads != 1 {
-		t.Errorf("limits %+v with variants %v", l, Variants())
+		t.Logf("%s: %+v", v, l)
+		// Any machine of this century, and none of the next.
+		for name, rate := range map[string]float64{"GB/s": l.ReadGBs, "float32 GFLOP/s": l.F32GFLOPs} {
+			if !(rate > 0.1 && rate < 1e5) {
+				t.Errorf("%s: %v %s", v, rate, name)
+			}
+		}
+		hasDot := v == "avx512bf16" || v == "ref" && Variants()[0] == "avx512bf16"
+		if hasDot != (l.BF16GFLOPs > 0) || l.Threads != 1 {
+			t.Errorf("%s: %+v", v, l)
+		}
+		// Where there are dot products the default is the faster one, by far.
+		if best := Variants()[0]; v == "avx512bf16" && (best == v) != (l.BF16GFLOPs > l.F32GFLOPs) {
+			t.Errorf("%s is the default: %+v", best, l)
+		}
 	}
 }

@@ -6,6 +6,23 @@
 #include <cpuid.h>
 #endif
 
+const kn_ops *kn_ops_of(int variant) {
+  static const kn_ops *const table[KN_VARIANTS] = {
+      [KN_PORTABLE] = &kn_ops_portable,
+#if defined(__x86_64__)
+      [KN_AVX2] = &kn_ops_avx2,
+      [KN_AVX512] = &kn_ops_avx512,
+#endif
+#if defined(KN_HAVE_AVX512BF16)
+      [KN_AVX512BF16] = &kn_ops_avx512bf16,
+#endif
+#if defined(__aarch64__)
+      [KN_NEON] = &kn_ops_neon,
+#endif
+  };
+  return table[variant];
+}
+
 #if defined(__x86_64__)
 static uint64_t xgetbv0(void) {
   uint32_t lo, hi;
@@ -13,23 +30,47 @@ static uint64_t xgetbv0(void) {
   return (uint64_t)hi << 32 | lo;
 }
 
-int kn_variants(void) {
-  int have = 1 << KN_PORTABLE;
-  unsigned a, b, c, d, a7, b7, c7, d7, a71 = 0, x;
-  if (!__get_cpuid(1, &a, &b, &c, &d) || !(c & bit_OSXSAVE)) return have;
-  if (!__get_cpuid_count(7, 0, &a7, &b7, &c7, &d7)) return have;
+// processor writes what the processor and the system can do, the best first. The order depends on nothing but the
+// processor's maker, so that a machine gives the same results from one start to the next.
+static int processor(int *to) {
+  int n = 0, bf16 = 0;
+  unsigned a, b, c, d, a7, b7, c7, d7, a71 = 0, x, maker;
+  const unsigned want = bit_AVX512F | bit_AVX512DQ | bit_AVX512BW | bit_AVX512VL;
+  if (!__get_cpuid(0, &a, &maker, &c, &d)) return 0;
+  if (!__get_cpuid(1, &a, &b, &c, &d) || !(c & bit_OSXSAVE)) return 0;
+  if (!__get_cpuid_count(7, 0, &a7, &b7, &c7, &d7)) return 0;
   uint64_t state = xgetbv0(); // registers that the system saves
-  if ((state & 0x06) != 0x06 || !(c & bit_FMA) || !(c & bit_F16C) || !(b7 & bit_AVX2)) return have;
-  have |= 1 << KN_AVX2;
-  unsigned want = bit_AVX512F | bit_AVX512DQ | bit_AVX512BW | bit_AVX512VL;
-  if ((state & 0xe6) != 0xe6 || (b7 & want) != want) return have;
-  have |= 1 << KN_AVX512;
-  if (a7 >= 1 && __get_cpuid_count(7, 1, &a71, &x, &x, &x) && (a71 & 1 << 5)) have |= 1 << KN_AVX512BF16;
-  return have;
+  if ((state & 0x06) != 0x06 || !(c & bit_FMA) || !(c & bit_F16C) || !(b7 & bit_AVX2)) return 0;
+  if ((state & 0xe6) == 0xe6 && (b7 & want) == want) {
+    bf16 = a7 >= 1 && __get_cpuid_count(7, 1, &a71, &x, &x, &x) && a71 & 1 << 5;
+    // Intel's bfloat16 dot products have half the rate of float32 multiply-adds; AMD's have twice that rate.
+    const int late = maker == signature_INTEL_ebx;
+    if (bf16 && !late) to[n++] = KN_AVX512BF16;
+    to[n++] = KN_AVX512;
+    if (bf16 && late) to[n++] = KN_AVX512BF16;
+  }
+  to[n++] = KN_AVX2;
+  return n;
+}
+#elif defined(__aarch64__)
+static int processor(int *to) {
+  to[0] = KN_NEON; // every one has it
+  return 1;
 }
 #else
-int kn_variants(void) { return 1 << KN_PORTABLE; }
+static int processor(int *to) {
+  (void)to;
+  return 0;
+}
 #endif
+
+int kn_variants(int best_first[KN_VARIANTS]) {
+  int found[KN_VARIANTS], n = 0, of = processor(found);
+  found[of++] = KN_PORTABLE;
+  for (int i = 0; i < of; i++)
+    if (kn_ops_of(found[i])) best_first[n++] = found[i];
+  return n;
+}
 
 int kn_embed(kn_dev *d, kn_tensor out, kn_matrix m, kn_tensor ids) { return kn_dev_ops(d)->embed(d, out, m, ids); }
 

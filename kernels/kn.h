@@ -43,9 +43,9 @@ typedef struct {
 
 typedef struct kn_dev kn_dev;
 
-// Which variants this processor can run, as a set of 1 << KN_...
-enum { KN_PORTABLE = 0, KN_AVX2 = 1, KN_AVX512 = 2, KN_AVX512BF16 = 3, KN_VARIANTS = 4 };
-int kn_variants(void);
+// kn_variants writes which variants this processor can run, the best first, and returns how many they are.
+enum { KN_PORTABLE = 0, KN_AVX2 = 1, KN_AVX512 = 2, KN_AVX512BF16 = 3, KN_NEON = 4, KN_VARIANTS = 5 };
+int kn_variants(int best_first[KN_VARIANTS]);
 
 kn_dev *kn_open(int variant, int threads); // NULL: no memory or no threads
 void kn_close(kn_dev *d);

@@ -9,6 +9,9 @@ INLINE int tile_vectors(int rows) { return (void)rows, 4; }
 #elif defined(KN_USE_AVX2)
 enum { MAX_ROWS = 6 };
 INLINE int tile_vectors(int rows) { return rows == 1 ? 8 : rows == 2 ? 4 : 2; }
+#elif defined(KN_USE_NEON) // bigger ones have gcc 12 put sums on the stack
+enum { MAX_ROWS = 4 };
+INLINE int tile_vectors(int rows) { return rows == 1 ? 8 : 4; }
 #else
 enum { MAX_ROWS = 4 };
 INLINE int tile_vectors(int rows) { return rows == 1 ? 8 : rows == 2 ? 4 : 2; }

@@ -167,16 +167,10 @@ static int start(kn_dev *d) {
 }
 
 kn_dev *kn_open(int variant, int threads) {
-  static const kn_ops *const table[KN_VARIANTS] = {
-      [KN_PORTABLE] = &kn_ops_portable,
-#if defined(__x86_64__)
-      [KN_AVX2] = &kn_ops_avx2, [KN_AVX512] = &kn_ops_avx512, [KN_AVX512BF16] = &kn_ops_avx512bf16,
-#endif
-  };
   void *p = NULL;
   if (posix_memalign(&p, 64, sizeof(kn_dev))) return NULL;
   kn_dev *d = p;
-  *d = (kn_dev){.ops = table[variant], .threads = threads, .started = 1};
+  *d = (kn_dev){.ops = kn_ops_of(variant), .threads = threads, .started = 1};
   pthread_mutex_init(&d->mu, NULL);
   pthread_cond_init(&d->work, NULL);
   pthread_cond_init(&d->done, NULL);

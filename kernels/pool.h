@@ -19,8 +19,12 @@ typedef struct {
   float (*read)(const char *p, int64_t bytes, int streams); // 1 or 8 streams; bytes: a multiple of 4096
 } kn_ops;
 
-extern const kn_ops kn_ops_portable, kn_ops_avx2, kn_ops_avx512, kn_ops_avx512bf16;
+extern const kn_ops kn_ops_portable, kn_ops_avx2, kn_ops_avx512, kn_ops_avx512bf16, kn_ops_neon;
+#if defined(__x86_64__) && (defined(__clang__) || __GNUC__ >= 10)
+#define KN_HAVE_AVX512BF16 // gcc knows its instructions since version 10; a build by an older one lacks the variant
+#endif
 
+const kn_ops *kn_ops_of(int variant); // NULL: not in this build
 const kn_ops *kn_dev_ops(kn_dev *d);
 int kn_threads(const kn_dev *d);
 

@@ -1,5 +1,5 @@
-// Vectors of float32 for one variant. The file that includes it defines one of KN_USE_AVX512, KN_USE_AVX2 or
-// KN_USE_PORTABLE; all ops are written over the names below.
+// Vectors of float32 for one variant. The file that includes it defines one of KN_USE_AVX512, KN_USE_AVX2,
+// KN_USE_NEON or KN_USE_PORTABLE; all ops are written over the names below.
 //
 //	vf, VL                   a vector and its number of lanes
 //	v_load, v_store          any alignment; *_n: the first n lanes only (others are zero, or left alone)
@@ -118,6 +118,59 @@ INLINE vf v_pow2(vf n) {
   return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127)), 23));
 }
 INLINE vf v_zero_below(vf a, vf x, float lo) { return _mm256_and_ps(a, _mm256_cmp_ps(x, v_set1(lo), _CMP_NLT_UQ)); }
+
+#elif defined(KN_USE_NEON)
+
+typedef float32x4_t vf;
+enum { VL = 4 };
+INLINE vf v_load(const float *p) { return vld1q_f32(p); }
+INLINE void v_store(float *p, vf a) { vst1q_f32(p, a); }
+INLINE vf v_load_n(const float *p, int n) {
+  float a[VL] = {0};
+  for (int i = 0; i < n; i++) a[i] = p[i];
+  return vld1q_f32(a);
+}
+INLINE void v_store_n(float *p, vf a, int n) {
+  float b[VL];
+  vst1q_f32(b, a);
+  for (int i = 0; i < n; i++) p[i] = b[i];
+}
+INLINE vf v_set1(float f) { return vdupq_n_f32(f); }
+INLINE vf v_zero(void) { return vdupq_n_f32(0); }
+INLINE vf v_add(vf a, vf b) { return vaddq_f32(a, b); }
+INLINE vf v_sub(vf a, vf b) { return vsubq_f32(a, b); }
+INLINE vf v_mul(vf a, vf b) { return vmulq_f32(a, b); }
+INLINE vf v_div(vf a, vf b) { return vdivq_f32(a, b); }
+INLINE vf v_fma(vf a, vf b, vf c) { return vfmaq_f32(c, a, b); }
+INLINE vf v_max(vf a, vf b) { return vbslq_f32(vcgtq_f32(a, b), a, b); }
+INLINE vf v_min(vf a, vf b) { return vbslq_f32(vcltq_f32(a, b), a, b); }
+INLINE vf v_first(vf a, int n, vf b) {
+  const int32_t lane[VL] = {0, 1, 2, 3};
+  return vbslq_f32(vcltq_s32(vld1q_s32(lane), vdupq_n_s32(n)), a, b);
+}
+INLINE vf v_bf16(const uint16_t *p) { return vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(p), 16)); }
+INLINE vf v_f16(const uint16_t *p) { return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p))); }
+INLINE uint32x4_t load_pairs(const void *p) { return vreinterpretq_u32_u8(vld1q_u8(p)); }
+INLINE vf v_even(const void *p) { return vreinterpretq_f32_u32(vshlq_n_u32(load_pairs(p), 16)); }
+INLINE vf v_odd(const void *p) {
+  return vreinterpretq_f32_u32(vandq_u32(load_pairs(p), vdupq_n_u32(0xffff0000)));
+}
+INLINE void v_to_bf16(uint16_t *p, vf a) {
+  uint32x4_t u = vreinterpretq_u32_f32(a), up = vshrq_n_u32(u, 16);
+  uint32x4_t odd = vandq_u32(up, vdupq_n_u32(1));
+  uint32x4_t r = vshrq_n_u32(vaddq_u32(vaddq_u32(u, vdupq_n_u32(0x7fff)), odd), 16);
+  r = vbslq_u32(vceqq_f32(a, a), r, vorrq_u32(up, vdupq_n_u32(0x40)));
+  vst1_u16(p, vmovn_u32(r));
+}
+INLINE float v_sum(vf a) { return vaddvq_f32(a); } // (a0 + a1) + (a2 + a3)
+INLINE float v_most(vf a) { return vmaxvq_f32(a); }
+INLINE vf v_round(vf a) { return vrndnq_f32(a); }
+INLINE vf v_pow2(vf n) {
+  return vreinterpretq_f32_s32(vshlq_n_s32(vaddq_s32(vcvtq_s32_f32(n), vdupq_n_s32(127)), 23));
+}
+INLINE vf v_zero_below(vf a, vf x, float lo) {
+  return vreinterpretq_f32_u32(vbicq_u32(vreinterpretq_u32_f32(a), vcltq_f32(x, v_set1(lo))));
+}
 
 #else // portable: the compiler's own vectors of 16 bytes, any processor
 

@@ -176,13 +176,14 @@ func (b *benchRun) process(ctx context.Context) error {
 	now, peak := bench.RSS(0)
 	b.report.Memory = &bench.Memory{RSSBytes: now, PeakRSSBytes: peak}
 	b.progress.show("the machine's limits")
-	limits, err := kernels.MeasureLimits(b.report.Model.Threads)
+	m := b.report.Model
+	limits, err := kernels.MeasureLimits(kernels.CPUOptions{Variant: m.Variant, Threads: m.Threads})
 	if err != nil {
 		return err
 	}
 	b.report.Limits = &bench.Limits{ReadGBs: limits.ReadGBs, F32GFLOPs: limits.F32GFLOPs, BF16GFLOPs: limits.BF16GFLOPs,
 		PeakGFLOPs: limits.F32GFLOPs, CacheBytes: bench.CacheBytes()}
-	if m := b.report.Model; m.Variant == "avx512bf16" && m.DType == "bfloat16" {
+	if m.DType == "bfloat16" && limits.BF16GFLOPs > 0 {
 		b.report.Limits.PeakGFLOPs = limits.BF16GFLOPs
 	}
 	b.report.SetRates(plan, rates)

@@ -32,14 +32,16 @@ func doctor(out io.Writer) error {
 	row("threads", "%s", threads())
 	row("features", "%s", strings.Join(cpuFeatures(), " "))
 	have := kernels.Variants()
-	for i, v := range variants {
-		switch {
-		case slices.Contains(have, v.name) && v.name == have[0]:
+	for _, v := range variants {
+		switch at := slices.Index(have, v.name); {
+		case at == 0:
 			row("kernels "+v.name, "runs here, the default")
-		case slices.Contains(have, v.name):
+		case at > 0 && v.name == "avx512bf16":
+			row("kernels "+v.name, "runs here; not the default, as Intel's bfloat16 dot products are the slower ones")
+		case at > 0:
 			row("kernels "+v.name, "runs here")
 		default:
-			row("kernels "+v.name, "not here: %s", variants[i].lack())
+			row("kernels "+v.name, "not here: %s", v.lack())
 		}
 	}
 	row("cuda", "%s", cuda())
@@ -63,9 +65,9 @@ type feature struct {
 
 var variants = []variant{
 	{"avx512bf16", "amd64", []feature{{"avx512f", cpu.X86.HasAVX512F}, {"avx512bw", cpu.X86.HasAVX512BW},
-		{"avx512vl", cpu.X86.HasAVX512VL}, {"avx512_bf16", cpu.X86.HasAVX512BF16}}},
+		{"avx512dq", cpu.X86.HasAVX512DQ}, {"avx512vl", cpu.X86.HasAVX512VL}, {"avx512_bf16", cpu.X86.HasAVX512BF16}}},
 	{"avx512", "amd64", []feature{{"avx512f", cpu.X86.HasAVX512F}, {"avx512bw", cpu.X86.HasAVX512BW},
-		{"avx512vl", cpu.X86.HasAVX512VL}}},
+		{"avx512dq", cpu.X86.HasAVX512DQ}, {"avx512vl", cpu.X86.HasAVX512VL}}},
 	{"avx2", "amd64", []feature{{"avx2", cpu.X86.HasAVX2}, {"fma", cpu.X86.HasFMA}}},
 	{"neon", "arm64", nil},
 	{"portable", "", nil},

@@ -49,6 +49,9 @@ func TestDoctor(t *testing.T) {
 				line = l
 			}
 		}
+		if name == "avx512bf16" && i > 0 {
+			want = "runs here; not the default, as Intel's bfloat16 dot products are the slower ones\n"
+		}
 		if !known[name] || !strings.HasSuffix(line, want) {
 			t.Errorf("variant %s: %q", name, line)
 		}

@@ -5,7 +5,7 @@
 //
 //	state    references  found by content  next
 //	free     0           no                Grow takes it
-//	used     1 or more   once registered   Release frees it, or leaves it cached if registered
+//	used     1 or more   once registered   Release and Shrink free it, or Release leaves it cached if registered
 //	cached   0           yes               Match takes it back; Grow evicts it when no block is free
 //
 // A full block whose tokens are computed is registered under the key (parent, tokens), where the parent is the identity

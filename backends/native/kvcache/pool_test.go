@@ -247,6 +247,15 @@ func TestContents(t *testing.T) {
 					compute(h, n)
 				}
 			},
+			"guess": func(t *rapid.T) { // grown for tokens that were never computed, and back
+				h := pick()
+				before := slices.Clone(h.blocks)
+				p.Grow(&h.Table, len(h.tokens)+rapid.IntRange(0, 9).Draw(t, "guessed"))
+				p.Shrink(&h.Table, len(h.tokens))
+				if !slices.Equal(h.blocks, before) {
+					t.Fatalf("grown and shrunk from %v to %v", before, h.blocks)
+				}
+			},
 			"share": func(t *rapid.T) {
 				from := pick()
 				n := (len(from.tokens) - 1) / blockSize

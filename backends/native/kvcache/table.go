@@ -69,6 +69,15 @@ func (p *Pool) Grow(t *Table, numTokens int) bool {
 	return true
 }
 
+// Shrink gives back the blocks behind those that numTokens tokens need. None of them may be registered.
+func (p *Pool) Shrink(t *Table, numTokens int) {
+	n := p.BlocksFor(numTokens)
+	for i := len(t.blocks) - 1; i >= n; i-- {
+		p.drop(t.blocks[i])
+	}
+	t.blocks = t.blocks[:min(n, len(t.blocks))]
+}
+
 // Register makes the full blocks of tokens, all of them computed, findable. Where an equal block is registered already
 // the table takes that one in place of its own: their contents are the same.
 func (p *Pool) Register(t *Table, tokens []int32) {

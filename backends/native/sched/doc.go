@@ -18,7 +18,11 @@
 // tenant that comes back after having had nothing to do is lifted to the least service among the active ones, so that
 // idling saves nothing up (the virtual token counter of Sheng et al., arXiv:2401.00588).
 //
-// Before that, where all places or blocks are taken and the best of the waiting belongs to a tenant that runs less than
+// A caller that guesses what a sequence says next may have the guess, a draft, computed behind its last token: MakeRoom
+// gives drafts what the plan has left, and Update takes the picked tokens, one more than were guessed right. Blocks that
+// only wrong guesses needed are free again after the step; their places in the others are written over.
+//
+// Before planning, where all places or blocks are taken and the best of the waiting belongs to a tenant that runs less than
 // its share, an equal part of the sequences that run, one sequence of a tenant that runs more is preempted for it. So a
 // tenant with many long sequences holds up nobody for longer than some steps.
 //

@@ -8,23 +8,28 @@ type Plan struct {
 	NumTokens int    // sum of Items' Len
 }
 
-// Item is the part of a step that belongs to one sequence: the tokens Seq.Tokens[Start:Start+Len] are computed.
+// Item is the part of a step that belongs to one sequence: the tokens Seq.Tokens[Start:Start+Len] are computed, and
+// behind them those of Draft, a guess at what follows, which the caller sets after MakeRoom.
 type Item struct {
 	Seq        *Seq
 	Start, Len int
-	Blocks     []int32 // block table, covering Start+Len tokens
-	// LogitsFrom is the first of the Len rows whose logits are wanted, with all rows after it; Len: none. Row i is
-	// position Start+i and predicts token Start+i+1.
+	Draft      []int32
+	Blocks     []int32 // block table, covering Start+Len tokens and the draft that MakeRoom allows
+	// LogitsFrom is the first of the rows whose logits are wanted, with all rows after it; Len: none. Row i is position
+	// Start+i and predicts token Start+i+1.
 	LogitsFrom int
 
 	samples bool
 }
 
-// Samples reports whether the last row is to pick the sequence's next token.
+// Samples reports whether row Len-1 is to pick the sequence's next token, and each row of a draft the one after it.
 func (it Item) Samples() bool { return it.samples }
 
-// Next plans a step. Until each of the plan's items was updated or its sequence finished, only Add and Stats may be
-// called; no sequence of the plan is finished while the step is computed.
+// NumRows is the number of tokens to compute, the draft's included.
+func (it Item) NumRows() int { return it.Len + len(it.Draft) }
+
+// Next plans a step. Until each of the plan's items was updated or its sequence finished, only MakeRoom, Add and Stats
+// may be called; no sequence of the plan is finished while the step is computed.
 func (s *Scheduler) Next() Plan {
 	s.giveWay()
 	budget := s.cfg.MaxBatchedTokens
@@ -246,18 +251,51 @@ func (s *Scheduler) plan() Plan {
 	return p
 }
 
-// Update notes that an item of the last plan was computed, and with ok appends the token picked from its last row,
-// which must be one that Samples. Items that failed are not updated but finished.
-func (s *Scheduler) Update(it Item, token int32, ok bool) {
+// MakeRoom lowers want[i] to the number of draft tokens that may follow the i-th item of the plan, and extends its
+// blocks over them. Only items that sample may have a draft. It must fit into what the step has left of its tokens and
+// rows of logits, shared evenly, and into free blocks: nobody is preempted for a guess, and no chunk gets smaller.
+func (s *Scheduler) MakeRoom(p Plan, want []int) {
+	left := s.cfg.MaxBatchedTokens - p.NumTokens
+	rows, numWanting := s.cfg.MaxNumSeqs+s.cfg.MaxPromptLogits, 0
+	for i, it := range p.Items {
+		rows -= it.Len - it.LogitsFrom
+		if !it.samples || it.LogitsFrom != it.Len-1 {
+			want[i] = 0
+		}
+		if want[i] > 0 {
+			numWanting++
+		}
+	}
+	left = min(left, rows)
+	for i := range p.Items {
+		if want[i] == 0 {
+			continue
+		}
+		it := &p.Items[i]
+		q := it.Seq
+		roomInBlocks := (len(it.Blocks)+s.pool.NumFree())*s.cfg.BlockSize - len(q.Tokens)
+		want[i] = min(want[i], q.MaxTokens-q.NumOutput()-1, (left+numWanting-1)/numWanting, roomInBlocks)
+		s.pool.Grow(&q.table, len(q.Tokens)+want[i])
+		it.Blocks = q.table.Blocks()
+		left -= want[i]
+		numWanting--
+	}
+}
+
+// Update notes that an item of the last plan was computed, and appends the tokens picked from its rows, if it Samples:
+// one from row Len-1, and one from each row of the draft whose tokens were all picked before it. Items that failed are
+// not updated but finished.
+func (s *Scheduler) Update(it Item, picked ...int32) {
 	q, g := it.Seq, it.Seq.group
 	if q.state != running {
 		return
 	}
-	q.NumComputed = it.Start + it.Len
+	numAccepted := max(0, len(picked)-1)
+	q.NumComputed = it.Start + it.Len + numAccepted
+	s.charge(q)
+	s.pool.Shrink(&q.table, len(q.Tokens)+numAccepted)
+	q.Tokens = append(q.Tokens, picked...)
 	s.pool.Register(&q.table, q.Tokens[:q.NumComputed])
-	if ok {
-		q.Tokens = append(q.Tokens, token)
-	}
 	if g.logits {
 		g.numPromptLogits = min(max(g.numPromptLogits, q.NumComputed), q.NumPrompt)
 	}

@@ -18,6 +18,9 @@ type machine struct {
 	requests []*request
 	live     []*Seq
 	numIdle  int // steps since the last token or end of a sequence
+	// guess, if set, is how many tokens to draft behind an item, and how many of them are to be right.
+	guess                   func() (wanted, right int)
+	numDrafted, numAccepted int
 }
 
 // request is what a group was asked for and has been given.
@@ -83,6 +86,11 @@ func (m *machine) step(fail func() bool) error {
 	if err := m.checkPlan(plan); err != nil {
 		return err
 	}
+	if m.guess != nil {
+		if err := m.draft(plan); err != nil {
+			return err
+		}
+	}
 	writers := map[int]*Seq{}
 	for _, it := range plan.Items {
 		if err := m.compute(it, writers); err != nil {
@@ -101,7 +109,10 @@ func (m *machine) step(fail func() bool) error {
 		if err := takeLogits(it); err != nil {
 			return err
 		}
-		m.Update(it, nextToken(&r.spec, q.Tokens), it.Samples())
+		tokens := picked(it, func(tokens []int32) int32 { return nextToken(&r.spec, tokens) })
+		m.numDrafted += len(it.Draft)
+		m.numAccepted += max(0, len(tokens)-1)
+		m.Update(it, tokens...)
 		if it.Samples() {
 			m.numIdle = 0
 		}
@@ -113,6 +124,54 @@ func (m *machine) step(fail func() bool) error {
 		}
 	}
 	return m.checkProgress(plan)
+}
+
+// draft sets random drafts, after checking that they stay within the step's limits and cost nobody anything.
+func (m *machine) draft(plan Plan) error {
+	before := m.Stats()
+	want, right := make([]int, len(plan.Items)), make([]int, len(plan.Items))
+	for i := range want {
+		want[i], right[i] = m.guess()
+	}
+	wished := slices.Clone(want)
+	m.MakeRoom(plan, want)
+	numTokens, numRows := plan.NumTokens, 0
+	for i := range plan.Items {
+		it := &plan.Items[i]
+		q, r := it.Seq, it.Seq.Owner.(*request)
+		switch {
+		case want[i] < 0 || want[i] > wished[i]:
+			return fmt.Errorf("%d draft tokens allowed, %d wished", want[i], wished[i])
+		case want[i] > 0 && !it.Samples():
+			return errors.New("a draft behind a prompt that is not complete")
+		case want[i] > 0 && q.NumOutput()+1+want[i] > q.MaxTokens:
+			return errors.New("a draft beyond the last token")
+		case len(it.Blocks)*m.cfg.BlockSize < it.Start+it.Len+want[i]:
+			return errors.New("a draft without blocks")
+		}
+		text := slices.Clone(q.Tokens)
+		for k := range want[i] {
+			t := nextToken(&r.spec, text)
+			if k >= right[i] {
+				t = 3 // never said
+			}
+			text = append(text, t)
+		}
+		it.Draft = text[len(q.Tokens):]
+		if want[i] > 0 && m.numDrafted%2 == 0 { // the drafter may have less to say
+			it.Draft = it.Draft[:want[i]-1]
+		}
+		numTokens += want[i]
+		numRows += it.Len - it.LogitsFrom + want[i]
+	}
+	after := m.Stats()
+	if after.NumPreemptions != before.NumPreemptions || after.NumRunning != before.NumRunning {
+		return errors.New("a draft cost a sequence its place")
+	}
+	if numTokens > m.cfg.MaxBatchedTokens || numRows > m.cfg.MaxNumSeqs+m.cfg.MaxPromptLogits {
+		return fmt.Errorf("%d tokens with drafts, %d rows of logits", numTokens, numRows)
+	}
+	return nil
 }
 
 func (m *machine) checkPlan(plan Plan) error {
@@ -158,12 +217,13 @@ func (m *machine) compute(it Item, writers map[int]*Seq) error {
 			return fmt.Errorf("position %d is written by another sequence in the same step", i)
 		}
 	}
-	for i := it.Start; i < it.Start+it.Len; i++ {
+	text := slices.Concat(q.Tokens[:it.Start+it.Len], it.Draft)
+	for i := it.Start; i < len(text); i++ {
 		if writers[slot(i)] != nil {
 			return fmt.Errorf("position %d is written twice", i)
 		}
 		writers[slot(i)] = q
-		m.kv[slot(i)] = textID(&r.spec, q.Tokens[:i+1])
+		m.kv[slot(i)] = textID(&r.spec, text[:i+1])
 	}
 	for _, o := range m.running {
 		for i := it.Start / m.cfg.BlockSize; o != q && i < len(it.Blocks); i++ {
@@ -283,6 +343,9 @@ func (r *random) run(numActions int) error {
 	if r.machine, err = newMachine(r.config()); err != nil {
 		return err
 	}
+	if r.pick(3) > 0 {
+		r.guess = func() (int, int) { return r.pick(9), r.pick(9) }
+	}
 	for range numActions {
 		if err := r.act(); err != nil {
 			return err
@@ -309,6 +372,7 @@ func TestRandom(t *testing.T) {
 // TestLongRandom looks for rare ones: each run fills the machine.
 func TestLongRandom(t *testing.T) {
 	var total Stats
+	numDrafted, numAccepted := 0, 0
 	for seed := range uint64(200) {
 		r := random{pick: rand.New(rand.NewPCG(seed, 1)).IntN}
 		if err := r.run(300); err != nil {
@@ -316,8 +380,10 @@ func TestLongRandom(t *testing.T) {
 		}
 		total.NumPreemptions += r.stats.NumPreemptions
 		total.PrefixHitTokens += r.stats.PrefixHitTokens
+		numDrafted += r.numDrafted
+		numAccepted += r.numAccepted
 	}
-	if total.NumPreemptions < 500 || total.PrefixHitTokens < 5000 {
-		t.Errorf("too little happened: %+v", total)
+	if total.NumPreemptions < 500 || total.PrefixHitTokens < 5000 || numAccepted < 5000 || numDrafted-numAccepted < 5000 {
+		t.Errorf("too little happened: %+v, %d of %d guesses right", total, numAccepted, numDrafted)
 	}
 }

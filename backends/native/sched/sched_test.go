@@ -238,6 +238,6 @@ func BenchmarkStep(b *testing.B) {
 
 func step(s *Scheduler) {
 	for _, it := range s.Next().Items {
-		s.Update(it, int32(it.Start), it.Samples())
+		s.Update(it, picked(it, func([]int32) int32 { return int32(it.Start) })...)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -19,11 +20,13 @@ var rewrite = flag.Bool("rewrite", false, "write what the scripts in testdata pr
 //	> new seqs=4 batch=16 waiting=8 block=4 blocks=8 len=64 cache
 //	> add a prompt=9 from=100 max=4 n=2 tenant=x prio=1 adapter=1 salt=s promptlogits
 //	> step 2
+//	> step 1 draft=3 right=2
 //	> finish a.1
 //	> stats
 //
 // Prompts count upwards from "from", and the token picked after t is t+1, so that an output continues its prompt. A
-// sequence that has its max tokens is finished by step. Every command ends in CheckIntegrity.
+// sequence that has its max tokens is finished by step. Drafts are wished for all items, as long as draft says; the first
+// tokens of each, as many as right says, are those that will be picked. Every command ends in CheckIntegrity.
 func TestScripts(t *testing.T) {
 	files, err := filepath.Glob("testdata/*.txt")
 	if err != nil || len(files) == 0 {
@@ -105,7 +108,7 @@ func (w *world) do(out *strings.Builder, words []string) error {
 			n, _ = strconv.Atoi(words[1])
 		}
 		for range n {
-			w.step(out)
+			w.step(out, a.int("draft", 0), a.int("right", 0))
 		}
 	case "finish":
 		w.sched.Finish(w.seqs[words[1]])
@@ -150,12 +153,13 @@ func (w *world) add(name string, a args) error {
 	return err
 }
 
-func (w *world) step(out *strings.Builder) {
+func (w *world) step(out *strings.Builder, numDraft, numRight int) {
 	numPreempted := map[string]int{}
 	for name, q := range w.seqs {
 		numPreempted[name] = q.NumPreemptions
 	}
 	plan := w.sched.Next()
+	w.draft(plan, numDraft, numRight)
 	fmt.Fprintf(out, "step of %d\n", plan.NumTokens)
 	for _, q := range byArrival(w.seqs) {
 		if q.NumPreemptions > numPreempted[q.Owner.(string)] {
@@ -169,16 +173,58 @@ func (w *world) step(out *strings.Builder) {
 			kind = "decode "
 		}
 		fmt.Fprintf(out, "  %s %v tokens=%d:%d blocks=%v logits=%d:%d", kind, q.Owner, it.Start, it.Start+it.Len,
-			it.Blocks, it.Start+it.LogitsFrom, it.Start+it.Len)
+			it.Blocks, it.Start+it.LogitsFrom, it.Start+it.NumRows())
+		if len(it.Draft) > 0 {
+			fmt.Fprintf(out, " draft=%d:%d", it.Start+it.Len, it.Start+it.NumRows())
+		}
 		if it.Start == q.NumCachedTokens && it.Start > 0 && q.NumOutput() == 0 {
 			fmt.Fprintf(out, " cached=%d", q.NumCachedTokens)
 		}
-		w.sched.Update(it, q.Tokens[len(q.Tokens)-1]+1, it.Samples())
+		w.sched.Update(it, picked(it, func(tokens []int32) int32 { return tokens[len(tokens)-1] + 1 })...)
 		if q.NumComputed >= q.NumPrompt && q.NumOutput() >= q.MaxTokens {
 			w.sched.Finish(q)
 			out.WriteString(" finished")
 		}
 		out.WriteString("\n")
+	}
+}
+
+// draft gives all items that may have one a draft of numDraft tokens, of which the first numRight are right.
+func (w *world) draft(plan Plan, numDraft, numRight int) {
+	if numDraft == 0 {
+		return
+	}
+	want := make([]int, len(plan.Items))
+	for i := range want {
+		want[i] = numDraft
+	}
+	w.sched.MakeRoom(plan, want)
+	for i := range plan.Items {
+		it := &plan.Items[i]
+		last := it.Seq.Tokens[len(it.Seq.Tokens)-1]
+		for k := range int32(want[i]) {
+			if int(k) < numRight {
+				it.Draft = append(it.Draft, last+1+k)
+			} else {
+				it.Draft = append(it.Draft, -1)
+			}
+		}
+	}
+}
+
+// picked is what a model that says next after a text picks from an item's rows: nothing, or a token and one more for
+// each token of the draft that it picks too.
+func picked(it Item, next func(tokens []int32) int32) (tokens []int32) {
+	if !it.Samples() {
+		return nil
+	}
+	text := slices.Clone(it.Seq.Tokens)
+	for i := 0; ; i++ {
+		t := next(text)
+		text, tokens = append(text, t), append(tokens, t)
+		if i == len(it.Draft) || it.Draft[i] != t {
+			return tokens
+		}
 	}
 }
 

@@ -35,6 +35,11 @@ type Config struct {
 	MaxQueue            int
 	EnablePrefixCaching bool
 
+	SpeculativeMethod    string
+	NumSpeculativeTokens int
+	PromptLookupMin      int
+	PromptLookupMax      int
+
 	Host           string
 	Port           int
 	APIKey         []string
@@ -98,6 +103,9 @@ func (c *Config) Validate() error {
 	if c.MaxNumBatchedTokens < c.MaxNumSeqs {
 		bad("max_num_batched_tokens (%d) must not be below max_num_seqs (%d): a step holds a token of every sequence",
 			c.MaxNumBatchedTokens, c.MaxNumSeqs)
+	}
+	if c.PromptLookupMax < c.PromptLookupMin {
+		bad("prompt_lookup_max (%d) must not be below prompt_lookup_min (%d)", c.PromptLookupMax, c.PromptLookupMin)
 	}
 	if strings.HasPrefix(c.Host, "[") || (c.Host != "" && strings.Contains(c.Host, "/")) {
 		bad("host: %q is not an address or a name", c.Host)

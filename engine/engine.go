@@ -64,6 +64,10 @@ type Stats struct {
 	Steps           uint64
 	StepTokens      []uint64 // histogram of tokens per step; counts for the bounds StepTokenBounds and one above
 	StepTokensSum   uint64
+	Drafts          uint64   // guesses at what an answer says next, each of some tokens
+	DraftTokens     uint64   // tokens guessed
+	AcceptedTokens  uint64   // tokens guessed right
+	AcceptedAt      []uint64 // of them, by place in the draft
 	MaxAdapters     int
 	RunningAdapters []string // adapters with a running sequence
 	WaitingAdapters []string // adapters with a waiting request

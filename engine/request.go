@@ -20,6 +20,10 @@ type Request struct {
 	Sampling Sampling
 	Output   Output
 
+	// SpeculativeTokens is how many tokens may be guessed ahead in a step; nil is the engine's choice, 0 none. The answer
+	// is the same.
+	SpeculativeTokens *int
+
 	// Extra holds the fields of the client's JSON that no dialect knows, untouched. A proxy forwards them; the native
 	// engine refuses the first by name unless IgnoreExtra is set.
 	Extra       map[string]json.RawMessage

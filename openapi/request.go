@@ -69,6 +69,7 @@ type Sampling struct {
 	StreamOptions     *StreamOptions     `json:"stream_options"`
 	Priority          *int               `json:"priority"`
 	CacheSalt         *string            `json:"cache_salt"`
+	SpeculativeTokens *int               `json:"speculative_tokens"`
 	User              *string            `json:"user"`
 }
 

@@ -3,6 +3,7 @@ package server
 import (
 	"net/http"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -274,10 +275,26 @@ var (
 	descStepTokens  = prometheus.NewDesc("vllm:iteration_tokens_total", "Tokens computed in one step.", modelLabels, nil)
 	descComputed    = prometheus.NewDesc("pagoda_prompt_tokens_computed_total", "Prompt tokens computed.", modelLabels, nil)
 	descSteps       = prometheus.NewDesc("pagoda_steps_total", "Steps of the running batch.", modelLabels, nil)
+
+	descDrafts      = newSpecDescs("num_drafts_total", "Guesses at what an answer says next.")
+	descDraftTokens = newSpecDescs("num_draft_tokens_total", "Tokens guessed ahead.")
+	descAccepted    = newSpecDescs("num_accepted_tokens_total", "Tokens guessed ahead that were right.")
+	descAcceptedAt  = newSpecDescs("num_accepted_tokens_per_pos_total", "The same by place in the guess, from 0.", "position")
 )
+
+// newSpecDescs are the names of one figure of speculative decoding in both families.
+func newSpecDescs(name, help string, more ...string) [2]*prometheus.Desc {
+	labels := append(slices.Clone(modelLabels), more...)
+	return [2]*prometheus.Desc{prometheus.NewDesc("pagoda_spec_decode_"+name, help, labels, nil),
+		prometheus.NewDesc("vllm:spec_decode_"+name, help, labels, nil)}
+}
 
 // Describe implements prometheus.Collector.
 func (c *loadCollector) Describe(ch chan<- *prometheus.Desc) {
+	for _, both := range [][2]*prometheus.Desc{descDrafts, descDraftTokens, descAccepted, descAcceptedAt} {
+		ch <- both[0]
+		ch <- both[1]
+	}
 	for _, d := range []*prometheus.Desc{descRunning, descWaiting, descKVUsage, descCache, descAdapters, descQueries,
 		descHits, descPreemptions, descStepTokens, descComputed, descSteps} {
 		ch <- d
@@ -303,6 +320,18 @@ func (c *loadCollector) Collect(ch chan<- prometheus.Metric) {
 		counter(descPreemptions, st.Preemptions)
 		counter(descComputed, st.ComputedTokens)
 		counter(descSteps, st.Steps)
+		counters := func(both [2]*prometheus.Desc, v uint64, labels ...string) {
+			for _, d := range both {
+				ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(v),
+					append([]string{st.Model, "0"}, labels...)...)
+			}
+		}
+		counters(descDrafts, st.Drafts)
+		counters(descDraftTokens, st.DraftTokens)
+		counters(descAccepted, st.AcceptedTokens)
+		for i, n := range st.AcceptedAt {
+			counters(descAcceptedAt, n, strconv.Itoa(i))
+		}
 		ch <- prometheus.MustNewConstMetric(descCache, prometheus.GaugeValue, 1, st.Model, "0",
 			strconv.Itoa(st.BlockSize), strconv.Itoa(st.NumBlocks), st.KVDType)
 		buckets, steps := stepBuckets(st.StepTokens)

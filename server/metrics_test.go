@@ -79,6 +79,10 @@ func TestMetricNames(t *testing.T) {
 		{"vllm:prefix_cache_queries_total", "COUNTER", common, ""},
 		{"vllm:prefix_cache_hits_total", "COUNTER", common, ""},
 		{"vllm:num_preemptions_total", "COUNTER", common, ""},
+		{"vllm:spec_decode_num_drafts_total", "COUNTER", common, ""},
+		{"vllm:spec_decode_num_draft_tokens_total", "COUNTER", common, ""},
+		{"vllm:spec_decode_num_accepted_tokens_total", "COUNTER", common, ""},
+		{"pagoda_spec_decode_num_accepted_tokens_total", "COUNTER", common, ""},
 		{"vllm:prompt_tokens_total", "COUNTER", common, ""},
 		{"vllm:prompt_tokens_cached_total", "COUNTER", common, ""},
 		{"vllm:generation_tokens_total", "COUNTER", common, ""},
@@ -144,7 +148,7 @@ func TestMetricValues(t *testing.T) {
 	eng := fake.New()
 	eng.StatList[0] = engine.Stats{Model: "fake", Waiting: 3, KVUsage: 0.25, NumBlocks: 64, BlockSize: 16, KVDType: "bfloat16",
 		PrefixQueries: 100, PrefixHits: 40, Preemptions: 2, Steps: 6, StepTokens: []uint64{1, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 3},
-		StepTokensSum: 70000, MaxAdapters: 4, RunningAdapters: []string{"a", "b"}, WaitingAdapters: []string{"c"}}
+		StepTokensSum: 70000, Drafts: 9, DraftTokens: 30, AcceptedTokens: 12, AcceptedAt: []uint64{7, 5}, MaxAdapters: 4, RunningAdapters: []string{"a", "b"}, WaitingAdapters: []string{"c"}}
 	eng.Scripts["cut"] = fake.Fail(engine.Errorf(engine.Internal, "broken"), "He")
 	eng.ModelList = append(eng.ModelList, engine.Model{ID: "cut", Parent: "fake", MaxLen: 100})
 	s, _ := newTest(t, eng, Config{})
@@ -166,6 +170,14 @@ func TestMetricValues(t *testing.T) {
 		{"vllm:prefix_cache_hits_total", 40, nil},
 		{"vllm:num_preemptions_total", 2, nil},
 		{"vllm:iteration_tokens_total", 6, nil},
+		{"vllm:spec_decode_num_drafts_total", 9, nil},
+		{"vllm:spec_decode_num_draft_tokens_total", 30, nil},
+		{"vllm:spec_decode_num_accepted_tokens_total", 12, nil},
+		{"vllm:spec_decode_num_accepted_tokens_per_pos_total", 7, []string{"position=0"}},
+		{"pagoda_spec_decode_num_drafts_total", 9, nil},
+		{"pagoda_spec_decode_num_draft_tokens_total", 30, nil},
+		{"pagoda_spec_decode_num_accepted_tokens_total", 12, nil},
+		{"pagoda_spec_decode_num_accepted_tokens_per_pos_total", 5, []string{"position=1"}},
 		{"vllm:generation_tokens_total", 6 + 2*3 + 2, []string{"model_name=fake"}},
 		{"vllm:request_success_total", 1, []string{"finished_reason=stop"}},
 		{"vllm:request_success_total", 2, []string{"finished_reason=length"}},

@@ -71,6 +71,9 @@ var sharedParams = []param{
 	{`"skip_special_tokens":false`, func(r *engine.Request) any { return r.Output.SkipSpecial }, false},
 	{`"priority":-3`, func(r *engine.Request) any { return r.Priority }, -3},
 	{`"cache_salt":"s"`, func(r *engine.Request) any { return r.CacheSalt }, "s"},
+	{`"speculative_tokens":0`, func(r *engine.Request) any { return r.SpeculativeTokens }, 0},
+	{`"speculative_tokens":64`, func(r *engine.Request) any { return r.SpeculativeTokens }, 64},
+	{``, func(r *engine.Request) any { return r.SpeculativeTokens }, (*int)(nil)},
 	{`"user":"u"`, func(r *engine.Request) any { return r.Tenant }, ""},
 }
 
@@ -212,6 +215,9 @@ var sharedRefusals = []refusal{
 	{`"ignore_eos":1`, "ignore_eos", ""},
 	{`"priority":2147483648`, "priority", ""},
 	{`"cache_salt":""`, "cache_salt", ""},
+	{`"speculative_tokens":-1`, "speculative_tokens", ""},
+	{`"speculative_tokens":65`, "speculative_tokens", ""},
+	{`"speculative_tokens":true`, "speculative_tokens", ""},
 	{`"user":7`, "user", ""},
 	{`"stream":"yes"`, "stream", ""},
 	{`"stream_options":{"include_usage":true}`, "stream_options", rule},

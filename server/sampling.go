@@ -20,6 +20,7 @@ const (
 	maxTokenNumber  = 999_999_999 // largest id that logit_bias may name
 	maxTopLogprobs  = 20
 	maxCacheSaltLen = 256
+	maxSpeculative  = 64 // tokens guessed ahead
 	maxPenalty      = 2
 	minRepetition   = 0.01 // much less, and logits overflow
 	maxRepetition   = 100
@@ -56,6 +57,7 @@ func (c *checker) sampling(b *openapi.Sampling, maxN int, req *engine.Request, o
 	inRange(c, "n", b.N, 1, maxN)
 	inRange(c, "min_tokens", b.MinTokens, 0, math.MaxInt32)
 	inRange(c, "priority", b.Priority, math.MinInt32, math.MaxInt32)
+	inRange(c, "speculative_tokens", b.SpeculativeTokens, 0, maxSpeculative)
 	c.stops(b)
 	c.cacheSalt(b.CacheSalt)
 	req.Sampling = engine.Sampling{
@@ -67,6 +69,7 @@ func (c *checker) sampling(b *openapi.Sampling, maxN int, req *engine.Request, o
 	}
 	req.Output.SkipSpecial = b.SkipSpecialTokens
 	req.CacheSalt, req.Priority = orZero(b.CacheSalt), orZero(b.Priority)
+	req.SpeculativeTokens = b.SpeculativeTokens
 	out.n, out.maxChoices = req.Sampling.N, req.Sampling.N
 	out.tokenIDs = isTrue(b.ReturnTokenIDs)
 	c.streaming(b, out)

@@ -48,19 +48,21 @@ func (x *executor) fill(plan sched.Plan) {
 	b.QueryStarts = append(b.QueryStarts[:0], 0)
 	for _, it := range plan.Items {
 		start := len(b.Tokens)
+		end := it.Start + it.NumRows()
 		b.Tokens = append(b.Tokens, it.Seq.Tokens[it.Start:it.Start+it.Len]...)
-		for p := it.Start; p < it.Start+it.Len; p++ {
+		b.Tokens = append(b.Tokens, it.Draft...)
+		for p := it.Start; p < end; p++ {
 			b.Positions = append(b.Positions, int32(p))
 			b.Slots = append(b.Slots, it.Blocks[p/x.blockSize]*int32(x.blockSize)+int32(p%x.blockSize))
 		}
 		b.QueryStarts = append(b.QueryStarts, int32(len(b.Tokens)))
-		b.SeqLens = append(b.SeqLens, int32(it.Start+it.Len))
+		b.SeqLens = append(b.SeqLens, int32(end))
 		b.BlockTables = append(b.BlockTables, it.Blocks)
-		for i := it.LogitsFrom; i < it.Len; i++ {
+		for i := it.LogitsFrom; i < it.NumRows(); i++ {
 			b.LogitRows = append(b.LogitRows, int32(start+i))
 		}
 		if a := it.Seq.Owner.(*choice).job.adapter; a != nil {
-			x.addRun(start, it.Len, a.LoRA())
+			x.addRun(start, it.NumRows(), a.LoRA())
 		}
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"iter"
 	"runtime"
+	"slices"
 	"sync"
 	"time"
 
@@ -225,7 +226,7 @@ func (e *Engine) startRunner() error {
 		return err
 	}
 	x := newExecutor(e.device.NewStream(), work, vocab, e.vocab, BlockSize)
-	e.runner = newRunner(s, x, e.opts.MaxQueue, e.opts.Log)
+	e.runner = newRunner(s, x, lookupDrafter{}, e.opts.MaxQueue, e.opts.Log)
 	return nil
 }
 
@@ -284,6 +285,10 @@ func (e *Engine) Stats() []engine.Stats {
 		Steps:           r.load.steps,
 		StepTokens:      append([]uint64(nil), r.load.stepSizes...),
 		StepTokensSum:   r.load.stepSum,
+		Drafts:          r.load.tokens.drafts,
+		DraftTokens:     r.load.tokens.drafted,
+		AcceptedTokens:  r.load.tokens.accepted,
+		AcceptedAt:      slices.Clone(r.load.tokens.acceptedAt[:e.opts.NumSpeculativeTokens]),
 		MaxAdapters:     len(e.opts.Adapters),
 	}
 	names := map[uint64]string{}

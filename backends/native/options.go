@@ -32,6 +32,13 @@ type Options struct {
 	MaxQueue         int    // sequences waiting; 0 is 512
 	NoPrefixCache    bool
 
+	// Guessing ahead (speculative decoding): "none" only does it for requests that ask for it, "ngram" for all that do not
+	// ask for less. "" is none.
+	SpeculativeMethod    string
+	NumSpeculativeTokens int // most tokens that a step guesses of a sequence; 0: no request may have any
+	PromptLookupMin      int // tokens that must repeat before a guess is made; 0 is 2
+	PromptLookupMax      int // tokens beyond which more make no difference; 0 is 5
+
 	ChatTemplate       string // Jinja source; "": the checkpoint's
 	ToolParser         string // "auto", "none", "hermes"; "" is auto: told from the template
 	ReasoningParser    string // "auto", "none", "qwen3"; "" is auto
@@ -51,6 +58,9 @@ func (o Options) withDefaults() Options {
 	setDefault(&o.DType, "auto")
 	setDefault(&o.LoadFormat, "auto")
 	setDefault(&o.KVDType, "auto")
+	setDefault(&o.SpeculativeMethod, "none")
+	setDefault(&o.PromptLookupMin, 2)
+	setDefault(&o.PromptLookupMax, 5)
 	setDefault(&o.ToolParser, "auto")
 	setDefault(&o.ReasoningParser, "auto")
 	setDefault(&o.Root, o.Name)
@@ -88,6 +98,7 @@ func (o Options) validate() error {
 	oneOf("infer_dtype", o.DType, "auto", "float32", "bfloat16", "float16")
 	oneOf("load_format", o.LoadFormat, "auto", "dummy")
 	oneOf("kv_cache_dtype", o.KVDType, "auto", "float32", "bfloat16")
+	oneOf("speculative_method", o.SpeculativeMethod, "none", "ngram")
 	oneOf("tool_call_parser", o.ToolParser, "auto", "none", "hermes")
 	oneOf("reasoning_parser", o.ReasoningParser, "auto", "none", "qwen3")
 	notNegative := func(name string, v int64) {
@@ -101,6 +112,12 @@ func (o Options) validate() error {
 	notNegative("max_num_seqs", int64(o.MaxNumSeqs))
 	notNegative("max_num_batched_tokens", int64(o.MaxBatchedTokens))
 	notNegative("max_queue", int64(o.MaxQueue))
+	if n := o.NumSpeculativeTokens; n < 0 || n > maxSpeculativeTokens {
+		bad("num_speculative_tokens: %d is not between 0 and %d", n, maxSpeculativeTokens)
+	}
+	if o.PromptLookupMin < 1 || o.PromptLookupMax < o.PromptLookupMin {
+		bad("prompt_lookup_min (%d) must be at least 1 and at most prompt_lookup_max (%d)", o.PromptLookupMin, o.PromptLookupMax)
+	}
 	if o.MaxBatchedTokens < o.MaxNumSeqs {
 		bad("max_num_batched_tokens (%d) is below max_num_seqs (%d): a step could not hold every sequence",
 			o.MaxBatchedTokens, o.MaxNumSeqs)

@@ -10,6 +10,7 @@ import (
 
 	"pagoda/backends/native/adapter"
 	"pagoda/backends/native/chat"
+	"pagoda/backends/native/draft"
 	"pagoda/backends/native/sample"
 	"pagoda/backends/native/sched"
 	"pagoda/engine"
@@ -61,6 +62,10 @@ func (e *Engine) build(ctx context.Context, req *engine.Request, ad *adapter.Ada
 	if bad != nil {
 		return nil, bad
 	}
+	ahead, bad := e.opts.guessesAhead(req)
+	if bad != nil {
+		return nil, bad
+	}
 	n := max(1, req.Sampling.N)
 	if n > e.opts.MaxQueue {
 		return nil, engine.BadField("n", "n is %d, but at most %d sequences may wait on this server", n, e.opts.MaxQueue)
@@ -88,10 +93,42 @@ func (e *Engine) build(ctx context.Context, req *engine.Request, ad *adapter.Ada
 		if err != nil {
 			return nil, engine.Errorf(engine.Invalid, "sampling parameters: %v", err)
 		}
-		j.choices = append(j.choices, &choice{job: j, sampler: s})
+		c := &choice{job: j, sampler: s}
+		if ahead > 0 {
+			if c.guess, err = e.newGuess(ahead, p.tokens); err != nil {
+				return nil, err
+			}
+		}
+		j.choices = append(j.choices, c)
 		a.choices = append(a.choices, answerChoice{text: e.tok.NewStream(skip), out: e.newOutput(req, p)})
 	}
 	return a, nil
+}
+
+// guessesAhead is how many tokens a step may guess of a choice: what the request says, else what the server does.
+func (o *Options) guessesAhead(req *engine.Request) (int, *engine.Error) {
+	want := req.SpeculativeTokens
+	switch {
+	case want == nil && o.SpeculativeMethod == "none":
+		return 0, nil
+	case want == nil:
+		return o.NumSpeculativeTokens, nil
+	case *want < 0 || *want > o.NumSpeculativeTokens:
+		return 0, engine.BadField("speculative_tokens", "speculative_tokens is %d, but this server guesses 0 to %d tokens ahead",
+			*want, o.NumSpeculativeTokens)
+	}
+	return *want, nil
+}
+
+// newGuess prepares for guessing a choice's text. The prompt is indexed here, off the loop.
+func (e *Engine) newGuess(ahead int, prompt []int32) (*guess, error) {
+	g := newGuess(ahead)
+	var err error
+	if g.lookup, err = draft.NewLookup(e.opts.PromptLookupMin, e.opts.PromptLookupMax); err != nil {
+		return nil, engine.AsError(err)
+	}
+	g.lookup.Add(prompt...)
+	return g, nil
 }
 
 // newOutput makes the text side of one choice: stop strings, thoughts, tool calls.

@@ -43,6 +43,7 @@ type choice struct {
 	job     *job
 	seq     *sched.Seq
 	sampler *sample.Sampler
+	guess   *guess      // nil: nothing is guessed ahead
 	gone    atomic.Bool // the reader needs no more of it (a stop string was found)
 	done    bool
 }
@@ -55,11 +56,13 @@ type runner struct {
 
 	sched   *sched.Scheduler
 	exec    *executor
+	spec    *speculator
 	scratch *sample.Scratch
 	jobs    []*job
 	log     zerolog.Logger
 
-	count tokenCounts
+	count  tokenCounts
+	picked []int32 // of the item at hand
 	// onLogits, for tests, sees (and may change) the logits that pick a choice's next token.
 	onLogits func(c *choice, logits []float32)
 
@@ -73,6 +76,9 @@ type tokenCounts struct {
 	prompt    uint64 // of admitted requests
 	computed  uint64 // of prompt, not found in the prefix cache
 	generated uint64
+
+	drafts, drafted, accepted uint64
+	acceptedAt                [maxSpeculativeTokens]uint64
 }
 
 // load is what the loop tells about itself after each step.
@@ -85,13 +91,14 @@ type load struct {
 	stepSum   uint64
 }
 
-func newRunner(s *sched.Scheduler, x *executor, maxQueue int, log zerolog.Logger) *runner {
+func newRunner(s *sched.Scheduler, x *executor, d drafter, maxQueue int, log zerolog.Logger) *runner {
 	r := &runner{
 		submit:  make(chan *job, maxQueue),
 		quit:    make(chan struct{}),
 		ended:   make(chan struct{}),
 		sched:   s,
 		exec:    x,
+		spec:    &speculator{drafter: d},
 		scratch: sample.NewScratch(),
 		log:     log,
 	}
@@ -112,10 +119,16 @@ func (r *runner) loop() {
 		}
 		r.stampScheduled(plan)
 		start := time.Now()
+		if err := r.spec.draft(r.sched, plan); err != nil {
+			r.log.Error().Err(err).Msg("guessing ahead failed; it is off for the requests of this step")
+		}
+		drafted := time.Now()
 		err := r.exec.step(plan)
+		r.spec.cost.addStep(plan, time.Since(drafted))
+		accepted := r.count.accepted
 		r.finishStep(plan, err)
-		r.measure(plan.NumTokens, time.Since(start))
-		r.publishLoad(plan.NumTokens)
+		r.measure(plan.NumTokens+int(r.count.accepted-accepted), time.Since(start))
+		r.publishLoad(plan.NumRows())
 	}
 	for _, j := range slices.Clone(r.jobs) {
 		r.fail(j, engine.Errorf(engine.Unavailable, "the server is shutting down"))
@@ -202,6 +215,7 @@ func (r *runner) dropGone() {
 // end takes a choice out of the scheduler, and its job out of the runner with the last one.
 func (r *runner) end(c *choice) {
 	r.sched.Finish(c.seq)
+	r.spec.drafter.forget(c)
 	c.done = true
 	j := c.job
 	if j.live--; j.live > 0 {
@@ -247,7 +261,7 @@ func (r *runner) finishStep(plan sched.Plan, err error) {
 	for _, it := range plan.Items {
 		c := it.Seq.Owner.(*choice)
 		first := row
-		row += it.Len - it.LogitsFrom
+		row += it.NumRows() - it.LogitsFrom
 		switch {
 		case c.done: // its job failed earlier in this step
 		case err != nil:
@@ -274,36 +288,83 @@ func (r *runner) finishItem(it sched.Item, c *choice, first int) (err error) {
 		}
 	}
 	if !it.Samples() {
-		r.sched.Update(it, 0, false)
+		r.sched.Update(it)
 		if it.Seq.MaxTokens == 0 && it.Start+it.Len == it.Seq.NumPrompt { // only the prompt was asked for
 			r.publish(c, output{index: it.Seq.Index, finish: engine.FinishLength})
 			r.end(c)
 		}
 		return nil
 	}
-	logits := r.exec.row(first + it.Len - it.LogitsFrom - 1)
+	return r.pickTokens(it, c, first+it.Len-it.LogitsFrom-1)
+}
+
+// pickTokens picks an item's next token from a row of the step's logits and, as long as what was picked is what was
+// drafted, one from each row after it. Each is picked as if nothing had been drafted, so the answer is the same.
+func (r *runner) pickTokens(it sched.Item, c *choice, row int) error {
+	r.picked = r.picked[:0]
+	accepted := 0
+	for {
+		out, err := r.pick(it, c, row+len(r.picked))
+		if err != nil {
+			return err
+		}
+		n := len(r.picked)
+		r.picked = append(r.picked, out.token.Token)
+		right := n < len(it.Draft) && it.Draft[n] == out.token.Token
+		if right {
+			accepted++
+		}
+		if right && out.finish == "" {
+			r.publish(c, out)
+			continue
+		}
+		r.sched.Update(it, r.picked...)
+		r.countDraft(it, c, accepted, len(r.picked))
+		r.publish(c, out)
+		if out.finish != "" {
+			r.end(c)
+		}
+		return nil
+	}
+}
+
+// pick samples the choice's next token from a row of logits and tells whether it is the last.
+func (r *runner) pick(it sched.Item, c *choice, row int) (output, error) {
+	logits := r.exec.row(row)
 	if r.onLogits != nil {
 		r.onLogits(c, logits)
 	}
 	res, err := c.sampler.Sample(r.scratch, logits)
 	if err != nil {
-		return err
+		return output{}, err
 	}
 	c.sampler.Accept(res.Token)
 	r.count.generated++
 	out := output{index: it.Seq.Index, token: res, hasTok: true}
 	switch {
-	case slices.Contains(j.eos, res.Token):
+	case slices.Contains(c.job.eos, res.Token):
 		out.finish, out.stopToken = engine.FinishStop, true
-	case it.Seq.NumOutput()+1 >= it.Seq.MaxTokens:
+	case it.Seq.NumOutput()+len(r.picked)+1 >= it.Seq.MaxTokens:
 		out.finish = engine.FinishLength
 	}
-	r.sched.Update(it, res.Token, true)
-	r.publish(c, out)
-	if out.finish != "" {
-		r.end(c)
+	return out, nil
+}
+
+// countDraft keeps the account of an item's draft, of which the first accepted tokens were right.
+func (r *runner) countDraft(it sched.Item, c *choice, accepted, picked int) {
+	if c.guess == nil {
+		return
 	}
-	return nil
+	c.guess.learn(len(it.Draft), accepted, picked)
+	if len(it.Draft) == 0 {
+		return
+	}
+	r.count.drafts++
+	r.count.drafted += uint64(len(it.Draft))
+	r.count.accepted += uint64(accepted)
+	for i := range accepted {
+		r.count.acceptedAt[i]++
+	}
 }
 
 // publish puts o into the job's mailbox, with what becomes final with the first and the last token.

@@ -34,6 +34,7 @@ var arrows = map[string]row{
 	"backends/native/sched":   {deps: "backends/native/kvcache backends/native/sample", never: "time net/http"},
 	"backends/native/kvcache": {deps: "backends/native/sched backends/native/sample", never: "time net/http"},
 	"backends/native/sample":  {deps: "backends/native/sched backends/native/kvcache", never: "time net/http"},
+	"backends/native/draft":   {never: "time net/http"},
 	"backends/native/token":   {deps: "ffi", never: "net/http"},
 	"backends/native/chat":    {deps: "engine ffi backends/native/token backends/native/jinja", never: "net/http"},
 	"backends/native/jinja":   {never: "net/http"},
@@ -51,7 +52,7 @@ var arrows = map[string]row{
 var usesCgo = []string{"kernels", "ffi"}
 
 // pure are the packages that start no goroutine.
-var pure = []string{"backends/native/sched", "backends/native/kvcache", "backends/native/sample"}
+var pure = []string{"backends/native/sched", "backends/native/kvcache", "backends/native/sample", "backends/native/draft"}
 
 type goPackage struct {
 	Dir, ImportPath string

@@ -35,8 +35,10 @@ func nativeOptions(cfg *config.Config, log zerolog.Logger) (native.Options, erro
 		DType: cfg.InferDType, Threads: cfg.Threads, Kernels: cfg.CPUKernels, LoadFormat: cfg.LoadFormat,
 		MemoryBytes: availableMemory(), MaxModelLen: cfg.MaxModelLen, KVCacheBytes: cfg.KVCacheMemory, KVDType: cfg.KVCacheDType,
 		MaxNumSeqs: cfg.MaxNumSeqs, MaxBatchedTokens: cfg.MaxNumBatchedTokens, MaxQueue: cfg.MaxQueue,
-		NoPrefixCache: !cfg.EnablePrefixCaching,
-		ToolParser:    cfg.ToolCallParser, ReasoningParser: cfg.ReasoningParser,
+		NoPrefixCache:     !cfg.EnablePrefixCaching,
+		SpeculativeMethod: cfg.SpeculativeMethod, NumSpeculativeTokens: cfg.NumSpeculativeTokens,
+		PromptLookupMin: cfg.PromptLookupMin, PromptLookupMax: cfg.PromptLookupMax,
+		ToolParser: cfg.ToolCallParser, ReasoningParser: cfg.ReasoningParser,
 		NoGenerationConfig: cfg.GenerationConfig == "none",
 		Log:                log,
 	}

@@ -43,6 +43,10 @@ func long(tokens int) fields {
 	return fields{"model": demo, "prompt": "a", "temperature": 1, "seed": 1, "max_tokens": tokens, "ignore_eos": true}
 }
 
+// circles is a request whose answer repeats itself.
+var circles = fields{"model": demo, "prompt": "one two three four five one two three four five one two three",
+	"temperature": 0, "max_tokens": 100, "ignore_eos": true}
+
 // answer is what a generation route sent, whole or in pieces.
 type answer struct {
 	status     int

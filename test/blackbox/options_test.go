@@ -109,6 +109,37 @@ var optionTests = map[string]struct {
 			t.Errorf("%v hits", got)
 		}
 	}},
+	"speculative_method": {args: []string{"--speculative-method", "ngram"}, check: func(t *testing.T, p *process) {
+		p.must(t, completionPath, circles)
+		if got := p.metrics(t).sum(t, "vllm:spec_decode_num_accepted_tokens_total"); got == 0 {
+			t.Error("nothing was guessed right")
+		}
+	}},
+	"num_speculative_tokens": {args: []string{"--num-speculative-tokens", "3"}, check: func(t *testing.T, p *process) {
+		p.wantRefused(t, completionPath, circles.with(fields{"speculative_tokens": 4}), http.StatusBadRequest, "0 to 3 tokens")
+		p.must(t, completionPath, circles)
+		if got := p.metrics(t).sum(t, "vllm:spec_decode_num_drafts_total"); got != 0 {
+			t.Errorf("%v guesses that nobody asked for", got)
+		}
+		p.must(t, completionPath, circles.with(fields{"speculative_tokens": 3}))
+		if got := p.metrics(t).sum(t, "vllm:spec_decode_num_drafts_total"); got == 0 {
+			t.Error("asked for, nothing was guessed")
+		}
+	}},
+	"prompt_lookup_min": {args: []string{"--prompt-lookup-min", "60", "--prompt-lookup-max", "64"},
+		check: func(t *testing.T, p *process) {
+			p.must(t, completionPath, circles.with(fields{"speculative_tokens": 8, "max_tokens": 20}))
+			if got := p.metrics(t).sum(t, "vllm:spec_decode_num_drafts_total"); got != 0 {
+				t.Errorf("%v guesses, though nothing of 60 tokens is there twice", got)
+			}
+		}},
+	"prompt_lookup_max": {args: []string{"--prompt-lookup-min", "1", "--prompt-lookup-max", "1"},
+		check: func(t *testing.T, p *process) {
+			p.must(t, completionPath, circles.with(fields{"speculative_tokens": 8}))
+			if got := p.metrics(t).sum(t, "vllm:spec_decode_num_drafts_total"); got == 0 {
+				t.Error("no token is there twice")
+			}
+		}},
 	"api_key": {args: []string{"--api-key", "a,b"}, key: "b", check: func(t *testing.T, p *process) {
 		p.must(t, chatPath, say(demo, "hi"))
 		p.key = "c"

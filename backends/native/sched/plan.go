@@ -8,6 +8,14 @@ type Plan struct {
 	NumTokens int    // sum of Items' Len
 }
 
+// NumRows is the number of tokens to compute, drafts included.
+func (p Plan) NumRows() (n int) {
+	for _, it := range p.Items {
+		n += it.NumRows()
+	}
+	return n
+}
+
 // Item is the part of a step that belongs to one sequence: the tokens Seq.Tokens[Start:Start+Len] are computed, and
 // behind them those of Draft, a guess at what follows, which the caller sets after MakeRoom.
 type Item struct {

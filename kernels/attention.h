@@ -297,7 +297,7 @@ static void attend_split(const attention_job *j, const part *t, const buffers *b
     } else {
       load_chunk(j, b, t, p0, n);
       rows_by(KN_F32, rows, (span){.out = b->scores, .out_stride = CHUNK, .x = b->q, .x_stride = j->dim,
-                                   .w = (const char *)b->k, .k = j->dim, .cols = CHUNK});
+                                   .w = (const char *)b->k, .k = j->dim, .cols = CHUNK}, NULL, 0);
     }
     for (int r = 0; r < rows; r++) {
       int64_t sees = position(j, t, r / j->group) + 1 - p0;
@@ -310,7 +310,7 @@ static void attend_split(const attention_job *j, const part *t, const buffers *b
     for (int e = 0; e < j->dim; e += KN_PANEL)
       rows_by(KN_F32, rows, (span){.out = b->now + 16 + e, .out_stride = state, .x = b->scores, .x_stride = CHUNK,
                                    .w = (const char *)(b->v + e * CHUNK), .k = n,
-                                   .cols = (int)lower(KN_PANEL, j->dim - e), .chain = 1});
+                                   .cols = (int)lower(KN_PANEL, j->dim - e), .chain = 1}, NULL, 0);
   }
 }
 

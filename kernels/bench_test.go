@@ -165,13 +165,13 @@ func BenchmarkMatMul(b *testing.B) {
 		{"8B/qkv", 6144, 4096, large}, {"8B/down", 4096, 12288, large},
 	}
 	for _, s := range shapes {
-		for _, types := range []struct{ x, w DType }{{BF16, BF16}, {F32, F32}, {F32, BF16}, {F32, F16}} {
-			if types.w != types.x && s.name != "0.6B/gate_up" {
+		for _, types := range []struct{ x, w DType }{{BF16, BF16}, {BF16, W8}, {BF16, W4}, {F32, F32}, {F32, BF16}, {F32, F16}} {
+			if types.w != types.x && types.w < W8 && s.name != "0.6B/gate_up" {
 				continue
 			}
 			b.Run(fmt.Sprintf("%s/x=%v/w=%v", s.name, types.x, types.w), func(b *testing.B) {
 				d := benchDevice(b)
-				ms := benchMatrices(b, d, 1+s.memory/(s.n*s.k*types.w.Size()), types.w, s.n, s.k)
+				ms := benchMatrices(b, d, 1+s.memory/int(MatrixBytes(types.w, s.n, s.k)), types.w, s.n, s.k)
 				for _, rows := range []int{1, 2, 4, 8, 32, 128, 512} {
 					b.Run(fmt.Sprintf("rows=%d", rows), func(b *testing.B) {
 						x, out, st := benchTensor(b, d, types.x, rows, s.k), benchTensor(b, d, F32, rows, s.n), d.NewStream()
@@ -180,6 +180,8 @@ func BenchmarkMatMul(b *testing.B) {
 						peak := l.F32GFLOPs
 						if types.x == BF16 && types.w == BF16 && l.BF16GFLOPs > 0 {
 							peak = l.BF16GFLOPs
+						} else if types.w >= W8 {
+							peak = l.Int8GOPs
 						}
 						report(b, d, t, float64(ms[0].Bytes()), 2*float64(rows)*float64(s.n)*float64(s.k), peak)
 					})

@@ -45,7 +45,8 @@ const buildHint = ""
 
 // variantNames by the numbers of kn.h.
 var variantNames = [C.KN_VARIANTS]string{
-	C.KN_PORTABLE: "portable", C.KN_AVX2: "avx2", C.KN_AVX512: "avx512", C.KN_AVX512BF16: "avx512bf16", C.KN_NEON: "neon",
+	C.KN_PORTABLE: "portable", C.KN_AVX2: "avx2", C.KN_AVX2VNNI: "avx2vnni", C.KN_AVX512: "avx512",
+	C.KN_AVX512VNNI: "avx512vnni", C.KN_AVX512BF16: "avx512bf16", C.KN_NEON: "neon",
 }
 
 func cVariants() (names []string) {
@@ -95,7 +96,7 @@ func cTensor(t Tensor) C.kn_tensor {
 }
 
 func cMatrix(m *Matrix) C.kn_matrix {
-	return C.kn_matrix{p: m.ptr(), n: C.int64_t(m.n), k: C.int64_t(m.k), dt: C.int32_t(m.dt)}
+	return C.kn_matrix{p: m.ptr(), n: C.int64_t(m.n), k: C.int64_t(m.k), dt: C.int32_t(m.dt), group: C.int32_t(m.group)}
 }
 
 func cCache(c KVCache) C.kn_cache {
@@ -203,6 +204,8 @@ func measureLimits(d *Device) (Limits, error) {
 			if seconds = float64(C.kn_dot_seconds(c.dev, &flops)); flops > 0 {
 				l.BF16GFLOPs = max(l.BF16GFLOPs, float64(flops)/1e9/seconds)
 			}
+			seconds = float64(C.kn_int8_seconds(c.dev, &flops))
+			l.Int8GOPs = max(l.Int8GOPs, float64(flops)/1e9/seconds)
 		}
 	}
 	return l, nil

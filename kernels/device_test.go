@@ -15,7 +15,8 @@ import (
 
 // compiled are the variants that a build has, by architecture, with what they need. Other tests run on those that run here.
 var compiled = map[string]map[string]string{
-	"amd64": {"avx512bf16": "AVX-512 with BF16, and gcc 10 or newer", "avx512": "AVX-512", "avx2": "AVX2, FMA and F16C"},
+	"amd64": {"avx512bf16": "AVX-512 with BF16, and gcc 10 or newer", "avx512vnni": "AVX-512 with VNNI", "avx512": "AVX-512",
+		"avx2vnni": "AVX-VNNI, and gcc 11 or newer", "avx2": "AVX2, FMA and F16C"},
 	"arm64": {"neon": ""},
 }
 
@@ -183,7 +184,7 @@ func TestMeasureLimits(t *testing.T) {
 		}
 		t.Logf("%s: %+v", v, l)
 		// Any machine of this century, and none of the next.
-		for name, rate := range map[string]float64{"GB/s": l.ReadGBs, "float32 GFLOP/s": l.F32GFLOPs} {
+		for name, rate := range map[string]float64{"GB/s": l.ReadGBs, "float32 GFLOP/s": l.F32GFLOPs, "int8 GOP/s": l.Int8GOPs} {
 			if !(rate > 0.1 && rate < 1e5) {
 				t.Errorf("%s: %v %s", v, rate, name)
 			}

@@ -12,6 +12,10 @@ const kn_ops *kn_ops_of(int variant) {
 #if defined(__x86_64__)
       [KN_AVX2] = &kn_ops_avx2,
       [KN_AVX512] = &kn_ops_avx512,
+      [KN_AVX512VNNI] = &kn_ops_avx512vnni,
+#endif
+#if defined(KN_HAVE_AVX2VNNI)
+      [KN_AVX2VNNI] = &kn_ops_avx2vnni,
 #endif
 #if defined(KN_HAVE_AVX512BF16)
       [KN_AVX512BF16] = &kn_ops_avx512bf16,
@@ -41,14 +45,18 @@ static int processor(int *to) {
   if (!__get_cpuid_count(7, 0, &a7, &b7, &c7, &d7)) return 0;
   uint64_t state = xgetbv0(); // registers that the system saves
   if ((state & 0x06) != 0x06 || !(c & bit_FMA) || !(c & bit_F16C) || !(b7 & bit_AVX2)) return 0;
+  if (a7 >= 1) __get_cpuid_count(7, 1, &a71, &x, &x, &x);
   if ((state & 0xe6) == 0xe6 && (b7 & want) == want) {
-    bf16 = a7 >= 1 && __get_cpuid_count(7, 1, &a71, &x, &x, &x) && a71 & 1 << 5;
+    const int vnni = !!(c7 & bit_AVX512VNNI);
+    bf16 = vnni && a71 & 1 << 5;
     // Intel's bfloat16 dot products have half the rate of float32 multiply-adds; AMD's have twice that rate.
     const int late = maker == signature_INTEL_ebx;
     if (bf16 && !late) to[n++] = KN_AVX512BF16;
+    if (vnni) to[n++] = KN_AVX512VNNI;
     to[n++] = KN_AVX512;
     if (bf16 && late) to[n++] = KN_AVX512BF16;
   }
+  if (a71 & 1 << 4) to[n++] = KN_AVX2VNNI;
   to[n++] = KN_AVX2;
   return n;
 }

@@ -99,19 +99,30 @@ INLINE float widen_one(int dt, uint16_t h) {
   return out[0];
 }
 
+// weight4 is one weight of a W4 panel (quantize.h).
+static float weight4(const char *panel, int64_t lane, int64_t i, int group) {
+  const char *g = panel + i / group * (KN_PANEL * 2 + group * (KN_PANEL / 2));
+  int byte = ((const uint8_t *)g)[KN_PANEL * 2 + (i % group / 8 * KN_PANEL + lane) * 4 + i % 4];
+  return widen_one(KN_F16, ((const uint16_t *)g)[lane]) * (float)((i & 4 ? byte >> 4 : byte & 15) - 8);
+}
+
 static void embed_chunk(void *ctx, int64_t t, int worker) {
   (void)worker;
   const rows_job *j = ctx;
   int64_t id = j->ids[t], lane = id % KN_PANEL, k = j->m.k;
-  const char *panel = (const char *)j->m.p + id / KN_PANEL * panel_bytes(j->m.dt, k);
+  const char *panel = (const char *)j->m.p + id / KN_PANEL * panel_bytes(j->m);
   float *out = (float *)j->out.p + t * j->out.stride;
   for (int64_t i = 0; i < k; i++) {
     if (j->m.dt == KN_F32)
       out[i] = ((const float *)panel)[i * KN_PANEL + lane];
     else if (j->m.dt == KN_F16)
       out[i] = widen_one(KN_F16, ((const uint16_t *)panel)[i * KN_PANEL + lane]);
-    else
+    else if (j->m.dt == KN_BF16)
       out[i] = widen_one(KN_BF16, ((const uint16_t *)panel)[(i / 2 * KN_PANEL + lane) * 2 + i % 2]);
+    else if (j->m.dt == KN_W8)
+      out[i] = ((const float *)panel)[lane] * (float)(((const uint8_t *)panel)[KN_PANEL * 4 + (i / 4 * KN_PANEL + lane) * 4 + i % 4] - 128);
+    else
+      out[i] = weight4(panel, lane, i, j->m.group);
   }
 }
 

@@ -5,7 +5,7 @@
 #include <stdint.h>
 
 enum { KN_OK = 0, KN_NOMEM = 1 };
-enum { KN_F32 = 1, KN_BF16 = 2, KN_F16 = 3, KN_I32 = 4 }; // as DType in Go
+enum { KN_F32 = 1, KN_BF16 = 2, KN_F16 = 3, KN_I32 = 4, KN_W8 = 16, KN_W4 = 17 }; // as DType in Go
 enum { KN_PANEL = 64 };                                   // columns of a packed panel
 
 // Row-major view: element (r, c) is at p + (r*stride + c)*size.
@@ -19,7 +19,7 @@ typedef struct {
 typedef struct {
   const void *p;
   int64_t n, k;
-  int32_t dt;
+  int32_t dt, group; // group: of W4, weights of a row with one scale
 } kn_matrix;
 
 // One layer's cache, see kvcache.go.
@@ -44,7 +44,7 @@ typedef struct {
 typedef struct kn_dev kn_dev;
 
 // kn_variants writes which variants this processor can run, the best first, and returns how many they are.
-enum { KN_PORTABLE = 0, KN_AVX2 = 1, KN_AVX512 = 2, KN_AVX512BF16 = 3, KN_NEON = 4, KN_VARIANTS = 5 };
+enum { KN_PORTABLE, KN_AVX2, KN_AVX2VNNI, KN_AVX512, KN_AVX512VNNI, KN_AVX512BF16, KN_NEON, KN_VARIANTS };
 int kn_variants(int best_first[KN_VARIANTS]);
 
 kn_dev *kn_open(int variant, int threads); // NULL: no memory or no threads
@@ -69,5 +69,6 @@ int kn_lora(kn_dev *d, kn_tensor out, kn_tensor x, int64_t n);
 // Limits of the machine: seconds for the work done.
 double kn_read_seconds(kn_dev *d, const void *p, size_t bytes, int streams);
 double kn_fma_seconds(kn_dev *d, double *flops);
-double kn_dot_seconds(kn_dev *d, double *flops); // bfloat16 dot products; *flops 0 if there are none
+double kn_dot_seconds(kn_dev *d, double *flops);  // bfloat16 dot products; *flops 0 if there are none
+double kn_int8_seconds(kn_dev *d, double *ops); // products of bytes, and their sums
 #endif

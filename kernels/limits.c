@@ -62,3 +62,5 @@ static double peak_seconds(kn_dev *d, float (*f)(int64_t, double *), double *flo
 double kn_fma_seconds(kn_dev *d, double *flops) { return peak_seconds(d, kn_dev_ops(d)->fma, flops); }
 
 double kn_dot_seconds(kn_dev *d, double *flops) { return peak_seconds(d, kn_dev_ops(d)->dot, flops); }
+
+double kn_int8_seconds(kn_dev *d, double *ops) { return peak_seconds(d, kn_dev_ops(d)->int8, ops); }

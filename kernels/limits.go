@@ -6,6 +6,7 @@ type Limits struct {
 	ReadGBs    float64 // memory read bandwidth, 1e9 bytes per second
 	F32GFLOPs  float64 // float32 multiply-adds, two operations each, 1e9 per second
 	BF16GFLOPs float64 // bfloat16 dot products likewise; 0 if the variant has no such instruction
+	Int8GOPs   float64 // products of bytes and their sums, two operations each, 1e9 per second
 }
 
 // MeasureLimits takes about two seconds, on a device made for it; beside ref it measures what the best variant can do.

@@ -8,6 +8,10 @@ import "fmt"
 //	x    F32 or BF16 [num_tokens, K]
 //	m    [N, K]
 //
+// With W8 and W4 weights the inputs of a row are rounded to int8 in groups (of 128; of W4Group): group g becomes q*s with
+// s = max|x|/127; then out[t,n] = sum_g s[t,g] * scale[n,g] * sum_k q[t,k]*code[n,k], the inner sums exact, the outer ones
+// float32. An input or weight that is not finite makes the outputs that depend on it NaN; groups below 1e-30 count as zero.
+//
 // Sums are float32, over k in one order that does not depend on num_tokens. BF16 inputs with BF16 weights may use
 // instructions that add products in pairs and flush subnormals to zero; all else widens to float32 first.
 func MatMul(s *Stream, out, x Tensor, m *Matrix) error {

@@ -19,6 +19,34 @@ INLINE int tile_vectors(int rows) { return rows == 1 ? 8 : rows == 2 ? 4 : 2; }
 
 enum { DOT = 9 }; // kind: BF16 weights and BF16 inputs by dot-product instructions; others are the weights' dtype
 
+// ahead is memory that will be wanted: a tile prefetches `lines` cache lines of it for each 256 bytes of weights that it reads, so
+// that memory works all the time that products take. Only the variants that gain by it do.
+typedef struct {
+  const char *p;
+  int lines; // 0: none
+} ahead;
+
+enum { AHEAD = 4096 }; // bytes from what is read to what is prefetched, where each weight is read once
+
+INLINE void prefetch(ahead *a) {
+#if defined(KN_PREFETCH)
+  if (a->lines == 0) return;
+  __builtin_prefetch(a->p, 0, 2);
+  if (a->lines > 1) __builtin_prefetch(a->p + 64, 0, 2);
+  if (a->lines > 2) __builtin_prefetch(a->p + 128, 0, 2), __builtin_prefetch(a->p + 192, 0, 2);
+  a->p += a->lines * 64;
+#endif
+  (void)a;
+}
+
+// share_ahead is what tile i of `tiles` prefetches of the bytes at p, while it reads `reads` bytes.
+INLINE ahead share_ahead(const char *p, int64_t bytes, int64_t reads, int64_t i, int64_t tiles) {
+  int64_t lines = (bytes * 4 + tiles * reads - 1) / (tiles * reads);
+  lines = lines > 2 ? 4 : lines;
+  int64_t from = i * (reads / 256) * lines * 64;
+  return (ahead){p + from, from < bytes ? (int)lines : 0};
+}
+
 // span is a part of the inner dimension: w points at its first element of column 0 of the tile, x likewise.
 typedef struct {
   float *out;
@@ -29,6 +57,7 @@ typedef struct {
   int64_t k;
   int cols;  // columns of the tile that exist
   int chain; // go on from what is in out
+  ahead next;
 } span;
 
 // tile computes R rows by C vectors; R, C and kind are constants wherever it is inlined.
@@ -48,10 +77,12 @@ INLINE void tile(const int kind, const int R, const int C, const span s) {
     }
   }
   const char *w = s.w;
+  ahead next = s.next;
 #if defined(KN_USE_DOT)
   if (kind == DOT) {
     const uint16_t *x = s.x;
     for (int64_t k = 0; k + 1 < s.k; k += 2, w += KN_PANEL * 4) {
+      prefetch(&next);
       __m512bh wd[4];
 #pragma GCC unroll 4
       for (int c = 0; c < C; c++) wd[c] = (__m512bh)_mm512_loadu_si512(w + c * 64);
@@ -77,6 +108,7 @@ INLINE void tile(const int kind, const int R, const int C, const span s) {
   const float *x = s.x;
   if (kind == KN_BF16) {
     for (int64_t k = 0; k < s.k; k += 2, w += KN_PANEL * 4) {
+      prefetch(&next);
 #pragma GCC unroll 8
       for (int c = 0; c < C; c++) wv[c] = v_even(w + c * VL * 4);
 #pragma GCC unroll 8
@@ -99,6 +131,7 @@ INLINE void tile(const int kind, const int R, const int C, const span s) {
   if (kind == KN_F32 || kind == KN_F16) {
     const int size = kind == KN_F32 ? 4 : 2;
     for (int64_t k = 0; k < s.k; k++, w += KN_PANEL * size) {
+      if (kind == KN_F32 || k % 2 == 0) prefetch(&next);
 #pragma GCC unroll 8
       for (int c = 0; c < C; c++) {
         const char *p = w + c * VL * size;
@@ -162,8 +195,21 @@ ROWS_OF(rows_bf16, KN_BF16)
 ROWS_OF(rows_dot, DOT)
 #endif
 
-// rows_by computes any number of rows of one panel.
-static void rows_by(int kind, int64_t rows, span s) {
+INLINE int64_t lower(int64_t a, int64_t b) { return a < b ? a : b; }
+INLINE int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+INLINE int64_t panel_bytes(kn_matrix m) {
+  switch (m.dt) {
+    case KN_F32: return m.k * KN_PANEL * 4;
+    case KN_F16: return m.k * KN_PANEL * 2;
+    case KN_BF16: return (m.k + (m.k & 1)) * KN_PANEL * 2;
+    case KN_W8: return (4 + ((m.k + 7) & ~7)) * KN_PANEL;
+  }
+  return divide_up(m.k, m.group) * KN_PANEL * 2 + ((m.k + 7) & ~7) * (KN_PANEL / 2);
+}
+
+// rows_by computes any number of rows of a panel's part; bytes at next will be wanted soon.
+static void rows_by(int kind, int64_t rows, span s, const char *next, int64_t bytes) {
   const int64_t x_size = kind == DOT ? 2 : 4;
   int64_t tiles = (rows + MAX_ROWS - 1) / MAX_ROWS;
   for (int64_t i = 0, r = 0; i < tiles; i++) { // sizes as even as they can be
@@ -171,6 +217,7 @@ static void rows_by(int kind, int64_t rows, span s) {
     span t = s;
     t.out += r * s.out_stride;
     t.x = (const char *)s.x + r * s.x_stride * x_size;
+    if (bytes) t.next = share_ahead(next, bytes, s.k * KN_PANEL * (kind == KN_F32 ? 4 : 2), i, tiles);
     switch (kind) {
       case KN_F32: rows_f32(n, &t); break;
       case KN_F16: rows_f16(n, &t); break;
@@ -183,29 +230,53 @@ static void rows_by(int kind, int64_t rows, span s) {
   }
 }
 
-INLINE int64_t panel_bytes(int dt, int64_t k) {
-  return dt == KN_F32 ? k * KN_PANEL * 4 : dt == KN_F16 ? k * KN_PANEL * 2 : (k + (k & 1)) * KN_PANEL * 2;
+// Many rows take a panel in blocks of rows, whose outputs stay in the cache, and in pieces of its bytes. Small pieces stay in the
+// first cache, and while one is used the next one comes; large ones suit blocks that are busy for long anyway.
+enum { ROW_BLOCK = 96, FEW_ROWS = 48, SMALL_PIECE = 32 << 10, LARGE_PIECE = 256 << 10 };
+
+// widen_piece makes float32 of k*64 weights of 16 bits, in the order in which the tiles read them.
+static void widen_piece(float *to, const char *w, int dt, int64_t k) {
+  for (int64_t i = 0; i < k; i++, to += KN_PANEL)
+    for (int c = 0; c < KN_PANEL; c += VL) {
+      const char *p = dt == KN_F16 ? w + (i * KN_PANEL + c) * 2 : w + i / 2 * KN_PANEL * 4 + c * 4;
+      v_store(to + c, dt == KN_F16 ? v_f16((const uint16_t *)p) : i % 2 ? v_odd(p) : v_even(p));
+    }
 }
 
-INLINE int64_t lower(int64_t a, int64_t b) { return a < b ? a : b; }
-INLINE int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
-// panel_rows computes rows of one whole panel, cutting k so that the piece of the panel stays in the second cache.
-static void panel_rows(int kind, int64_t rows, span s) {
-  const int64_t unit = kind == KN_F32 ? 4 : 2, k = s.k, most = (256 << 10) / (KN_PANEL * unit);
-  if (rows <= MAX_ROWS || k <= most) {
-    rows_by(kind, rows, s);
+// block_rows computes a block of rows of one whole panel. Weights of 16 bits are widened once for all rows, if they are many;
+// scratch has room for LARGE_PIECE.
+static void block_rows(int kind, int64_t rows, span s, float *scratch) {
+  const int64_t unit = kind == KN_F32 ? 4 : 2, k = s.k;
+  if (rows <= MAX_ROWS) {
+    s.next = (ahead){s.w + AHEAD, 4};
+    rows_by(kind, rows, s, NULL, 0);
     return;
   }
-  int64_t pieces = divide_up(k, most), each = divide_up(k, pieces);
-  each += each & 1;
+  const int widen = kind != KN_F32 && kind != DOT && rows > 2 * MAX_ROWS;
+  const int64_t most = (rows > FEW_ROWS ? LARGE_PIECE : SMALL_PIECE) / KN_PANEL / (widen ? 4 : unit);
+  const int64_t pieces = divide_up(k, most), each = divide_up(divide_up(k, pieces), 2) * 2;
   for (int64_t at = 0; at < k; at += each) {
     span t = s;
     t.k = lower(each, k - at);
     t.x = (const char *)s.x + at * (kind == DOT ? 2 : 4);
     t.w = s.w + at * KN_PANEL * unit;
     t.chain = at > 0;
-    rows_by(kind, rows, t);
+    const char *next = t.w + each * KN_PANEL * unit;
+    if (widen) {
+      widen_piece(scratch, t.w, kind, t.k);
+      t.w = (const char *)scratch;
+    }
+    rows_by(widen ? KN_F32 : kind, rows, t, next, each * KN_PANEL * unit);
+  }
+}
+
+// panel_rows computes rows of one whole panel.
+static void panel_rows(int kind, int64_t rows, span s, float *scratch) {
+  for (int64_t r = 0; r < rows; r += ROW_BLOCK) {
+    span t = s;
+    t.out += r * s.out_stride;
+    t.x = (const char *)s.x + r * s.x_stride * (kind == DOT ? 2 : 4);
+    block_rows(kind, lower(ROW_BLOCK, rows - r), t, scratch);
   }
 }
 
@@ -256,45 +327,59 @@ INLINE int kind_of(int x_dt, int w_dt) {
 }
 
 typedef struct {
+  int64_t panels, group;     // panels in all and per chunk
+  int64_t row_blocks, block; // likewise for rows; chunks with the same panels follow one another
+  int64_t chunks, cost;
+} work_split;
+
+// split_work makes chunks that are worth a few microseconds, several per worker.
+static work_split split_work(kn_dev *d, kn_matrix m, int64_t rows) {
+  work_split w = {.panels = divide_up(m.n, KN_PANEL)};
+  int64_t cost = panel_bytes(m) * (1 + rows / 4), many = 8 * kn_threads(d);
+  w.group = cost >= 64 << 10 ? 1 : lower((64 << 10) / (cost + 1) + 1, w.panels);
+  int64_t groups = divide_up(w.panels, w.group);
+  w.row_blocks = groups >= many ? 1 : lower(divide_up(many, groups), divide_up(rows, 16 * MAX_ROWS));
+  w.block = divide_up(rows, w.row_blocks);
+  w.block = divide_up(w.block, MAX_ROWS) * MAX_ROWS;
+  w.row_blocks = divide_up(rows, w.block);
+  w.chunks = groups * w.row_blocks;
+  w.cost = cost * w.panels;
+  return w;
+}
+
+typedef struct {
+  kn_dev *dev;
   kn_tensor out, x;
   kn_matrix m;
   int kind;
-  int64_t panels, group;       // panels in all and per chunk
-  int64_t row_blocks, block; // likewise for rows; chunks with the same panels follow one another
+  work_split split;
 } matmul_job;
 
 static void matmul_chunk(void *ctx, int64_t chunk, int worker) {
-  (void)worker;
   const matmul_job *j = ctx;
-  int64_t first = chunk / j->row_blocks * j->group, r0 = chunk % j->row_blocks * j->block;
-  int64_t rows = lower(j->block, j->x.rows - r0);
-  for (int64_t p = first; p < lower(first + j->group, j->panels); p++) {
+  const work_split *w = &j->split;
+  int64_t first = chunk / w->row_blocks * w->group, r0 = chunk % w->row_blocks * w->block;
+  int64_t rows = lower(w->block, j->x.rows - r0);
+  for (int64_t p = first; p < lower(first + w->group, w->panels); p++) {
     span s = {
         .out = (float *)j->out.p + r0 * j->out.stride + p * KN_PANEL,
         .out_stride = j->out.stride,
         .x = (const char *)j->x.p + r0 * j->x.stride * (j->x.dt == KN_F32 ? 4 : 2),
         .x_stride = j->x.stride,
-        .w = (const char *)j->m.p + p * panel_bytes(j->m.dt, j->m.k),
+        .w = (const char *)j->m.p + p * panel_bytes(j->m),
         .k = j->m.k,
         .cols = (int)lower(KN_PANEL, j->m.n - p * KN_PANEL),
     };
-    panel_rows(j->kind, rows, s);
+    panel_rows(j->kind, rows, s, kn_scratch(j->dev, worker));
   }
 }
 
-static int matmul(kn_dev *d, kn_tensor out, kn_tensor x, kn_matrix m) {
-  matmul_job j = {.out = out, .m = m, .kind = kind_of(x.dt, m.dt), .panels = divide_up(m.n, KN_PANEL)};
+static int dense_matmul(kn_dev *d, kn_tensor out, kn_tensor x, kn_matrix m) {
+  matmul_job j = {.dev = d, .out = out, .m = m, .kind = kind_of(x.dt, m.dt), .split = split_work(d, m, x.rows)};
+  if (kn_reserve(d, LARGE_PIECE)) return KN_NOMEM;
   if (x.dt != KN_F32 && kn_reserve_shared(d, (size_t)x.rows * x.cols * 4)) return KN_NOMEM;
   inputs(d, j.kind, &x, 0);
   j.x = x;
-  // A chunk is worth a few microseconds; there are several per worker.
-  int64_t cost = panel_bytes(m.dt, m.k) * (1 + x.rows / 4), many = 8 * kn_threads(d);
-  j.group = cost >= 64 << 10 ? 1 : lower((64 << 10) / (cost + 1) + 1, j.panels);
-  int64_t groups = divide_up(j.panels, j.group);
-  j.row_blocks = groups >= many ? 1 : lower(divide_up(many, groups), divide_up(x.rows, 16 * MAX_ROWS));
-  j.block = divide_up(x.rows, j.row_blocks);
-  j.block = divide_up(j.block, MAX_ROWS) * MAX_ROWS;
-  j.row_blocks = divide_up(x.rows, j.block);
-  run_if_big(d, cost * j.panels, matmul_chunk, &j, groups * j.row_blocks);
+  run_if_big(d, j.split.cost, matmul_chunk, &j, j.split.chunks);
   return KN_OK;
 }

@@ -36,7 +36,7 @@ func TestMatMul(t *testing.T) {
 	}
 	eachVariant(t, func(r *rig) {
 		for _, s := range shapes {
-			for _, wt := range []DType{BF16, F16, F32} {
+			for _, wt := range []DType{BF16, F16, F32, W8, W4} {
 				for _, xt := range []DType{F32, BF16} {
 					m := r.matrix(wt, s.n, s.k)
 					x, out := r.random(xt, s.rows, s.k), r.raw(F32, s.rows, s.n, r.IntN(2)*3)
@@ -55,7 +55,7 @@ func TestMatMulBatchInvariance(t *testing.T) {
 	shapes := []struct{ rows, n, k int }{{40, 130, 77}, {20, 64, 5000}, {150, 200, 64}}
 	eachThreads(t, func(rigs []*rig) {
 		for _, s := range shapes {
-			for _, wt := range []DType{BF16, F16, F32} {
+			for _, wt := range []DType{BF16, F16, F32, W8, W4} {
 				for _, xt := range []DType{F32, BF16} {
 					r := rigs[0]
 					m, x := r.matrix(wt, s.n, s.k), r.random(xt, s.rows, s.k)

@@ -2,6 +2,7 @@ package kernels
 
 import (
 	"fmt"
+	"slices"
 	"unsafe"
 )
 
@@ -11,13 +12,21 @@ import (
 //
 //	BF16       [N/64][K/2][64][2]   pairs of neighbours in K, as dot-product instructions take them
 //	F16, F32   [N/64][K][64]
+//	W8         [N/64] of            F32 scales [64], then bytes [K/4][64][4]
+//	W4         [N/64][K/group] of   F16 scales [64], then bytes [group/8][64][4]
 //
-// N and K are padded with zeros to whole panels and pairs.
+// A W8 weight is (byte-128)*scale, with a scale for each row. A W4 weight is (nibble-8)*scale, with a scale for each group of
+// the row; the low nibbles of 4 bytes are neighbours in K, the high ones the next 4. N and K are padded to whole panels and
+// pairs, with W8 and W4 to a multiple of 8, with zeros.
 type Matrix struct {
-	buf  *Buffer
-	n, k int
-	dt   DType
+	buf   *Buffer
+	n, k  int
+	dt    DType
+	group int // of W4
 }
+
+// W4Group is the number of weights of a row that share a scale.
+const W4Group = 64
 
 // MatrixPart is a stack of weight rows as checkpoints store them.
 type MatrixPart struct {
@@ -29,14 +38,27 @@ type MatrixPart struct {
 const panelCols = 64
 
 // panelBytes is the size of one panel.
-func panelBytes(dt DType, k int) int {
-	if dt == BF16 {
-		k += k & 1
+func (m *Matrix) panelBytes() int {
+	k8 := (m.k + 7) &^ 7
+	switch m.dt {
+	case W8:
+		return (4 + k8) * panelCols
+	case W4:
+		return (m.k+m.group-1)/m.group*2*panelCols + k8*panelCols/2
+	case BF16:
+		return (m.k + m.k&1) * panelCols * m.dt.Size()
 	}
-	return k * panelCols * dt.Size()
+	return m.k * panelCols * m.dt.Size()
 }
 
-// PackMatrix converts the parts (rounding to nearest, ties to even), stacks them over output rows (fused qkv, gate_up)
+// MatrixBytes is the memory of a matrix [n, k].
+func MatrixBytes(dt DType, n, k int) int64 {
+	m := &Matrix{n: n, k: k, dt: dt, group: W4Group}
+	return int64((n+panelCols-1)/panelCols) * int64(m.panelBytes())
+}
+
+// PackMatrix converts the parts (rounding to nearest, ties to even; to W8 so that a row's largest weight becomes 127 of 127, to
+// W4 so that a group's largest becomes -8 of -8 to 7), stacks them over output rows (fused qkv, gate_up)
 // and packs them. The parts are not needed afterwards.
 func (d *Device) PackMatrix(dt DType, k int, parts ...MatrixPart) (*Matrix, error) {
 	m, err := d.packMatrix(dt, k, parts)
@@ -47,7 +69,7 @@ func (d *Device) PackMatrix(dt DType, k int, parts ...MatrixPart) (*Matrix, erro
 }
 
 func (d *Device) packMatrix(dt DType, k int, parts []MatrixPart) (*Matrix, error) {
-	if dt != F32 && dt != BF16 && dt != F16 {
+	if !slices.Contains([]DType{F32, BF16, F16, W8, W4}, dt) {
 		return nil, fmt.Errorf("to %v: %w", dt, ErrDType)
 	}
 	if k < 1 || k > 1<<30 {
@@ -66,11 +88,11 @@ func (d *Device) packMatrix(dt DType, k int, parts []MatrixPart) (*Matrix, error
 	if n < 1 || n > 1<<30 {
 		return nil, fmt.Errorf("N is %d: %w", n, ErrShape)
 	}
-	buf, err := d.Alloc((n + panelCols - 1) / panelCols * panelBytes(dt, k))
-	if err != nil {
+	m := &Matrix{n: n, k: k, dt: dt, group: W4Group}
+	var err error
+	if m.buf, err = d.Alloc(int(MatrixBytes(dt, n, k))); err != nil {
 		return nil, err
 	}
-	m := &Matrix{buf: buf, n: n, k: k, dt: dt}
 	if err := d.packParts(m, parts); err != nil {
 		_ = m.Close()
 		return nil, err
@@ -134,12 +156,3 @@ func (m *Matrix) check(name string, k int) error {
 }
 
 func (m *Matrix) ptr() unsafe.Pointer { return m.buf.ptr(0) }
-
-// at returns where element (n, k) lies, in elements.
-func (m *Matrix) at(n, k int) int {
-	panel := n / panelCols * (panelBytes(m.dt, m.k) / m.dt.Size())
-	if m.dt == BF16 {
-		return panel + (k/2*panelCols+n%panelCols)*2 + k&1
-	}
-	return panel + k*panelCols + n%panelCols
-}

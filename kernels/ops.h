@@ -1,10 +1,13 @@
 // All ops of one variant. The including file has set KN_USE_..., the target, and KN_OPS, the name of the table.
 #include "pool.h"
 #include "simd.h"
+#include "dot.h"
 
 #include "matmul.h"
 #include "norm.h"
 #include "elementwise.h"
+#include "quantize.h"
+#include "qmatmul.h"
 #include "attention.h"
 #include "lora.h"
 #include "peak.h"
@@ -15,6 +18,7 @@ const kn_ops KN_OPS = {
     .head_rmsnorm = head_rmsnorm,
     .rope = rope,
     .matmul = matmul,
+    .pack_quantized = pack_quantized,
     .silu_mul = silu_mul,
     .add = add,
     .store_kv = store_kv,
@@ -22,5 +26,6 @@ const kn_ops KN_OPS = {
     .lora = lora,
     .fma = peak_fma,
     .dot = peak_dot,
+    .int8 = peak_int8,
     .read = peak_read,
 };

@@ -1,49 +1,6 @@
 // Packing of weights into panels (matrix.go).
+#include "half.h"
 #include "pool.h"
-
-#include <string.h>
-
-static float from_bf16(uint16_t h) {
-  uint32_t u = (uint32_t)h << 16;
-  float f;
-  memcpy(&f, &u, 4);
-  return f;
-}
-
-static uint16_t to_bf16(float f) {
-  uint32_t u;
-  memcpy(&u, &f, 4);
-  return f != f ? u >> 16 | 0x40 : (u + 0x7fff + (u >> 16 & 1)) >> 16;
-}
-
-static float from_f16(uint16_t h) {
-  uint32_t sign = (uint32_t)(h & 0x8000) << 16, mag = h & 0x7fff, u = mag << 13;
-  float f;
-  memcpy(&f, &u, 4);
-  f *= 0x1p112f; // the exponents' biases differ by 112; right for subnormals too
-  memcpy(&u, &f, 4);
-  if (mag >= 0x7c00) u |= 0x7f800000;
-  u |= sign;
-  memcpy(&f, &u, 4);
-  return f;
-}
-
-static uint16_t to_f16(float f) {
-  uint32_t u, low;
-  memcpy(&u, &f, 4);
-  uint16_t sign = u >> 16 & 0x8000;
-  u &= 0x7fffffff;
-  if (u > 0x7f800000) return sign | 0x7e00;
-  if (u >= 0x477ff000) return sign | 0x7c00; // rounds to 65536 or more
-  if (u < 0x38800000) {                      // below 2^-14: adding 0.5 leaves units of 2^-24 in the low bits, rounded
-    memcpy(&f, &u, 4);
-    f += 0.5f;
-    memcpy(&low, &f, 4);
-    return sign | (low - 0x3f000000);
-  }
-  u += 0xfff + (u >> 13 & 1);
-  return sign | (u - (112u << 23)) >> 13;
-}
 
 enum { PIECE = 64 }; // of k, at a time: 64 columns of that fit the first cache
 
@@ -103,6 +60,7 @@ static void pack_chunk(void *ctx, int64_t chunk, int worker) {
 }
 
 int kn_pack(kn_dev *d, kn_matrix m, int64_t first_row, const void *src, int src_dt, int64_t rows) {
+  if (m.dt == KN_W8 || m.dt == KN_W4) return kn_dev_ops(d)->pack_quantized(d, m, first_row, src, src_dt, rows);
   pack_job j = {m, first_row, rows, src, src_dt};
   kn_run(d, pack_chunk, &j, (first_row + rows - 1) / KN_PANEL - first_row / KN_PANEL + 1);
   return KN_OK;

@@ -30,6 +30,18 @@ static float peak_dot(int64_t iters, double *flops) {
   return s;
 }
 
+static float peak_int8(int64_t iters, double *ops) {
+  vi a[CHAINS], b = vi_set1(0x01020304), c = vi_set1(0x05060708);
+  for (int i = 0; i < CHAINS; i++) a[i] = vi_set1(i);
+  for (int64_t k = 0; k < iters; k++)
+#pragma GCC unroll 16
+    for (int i = 0; i < CHAINS; i++) a[i] = vi_dot(0, a[i], b, c);
+  float s = 0;
+  for (int i = 0; i < CHAINS; i++) s += v_sum(vi_float(a[i]));
+  *ops = (double)iters * CHAINS * VL * 8;
+  return s;
+}
+
 // read_streams reads S linear streams in turn.
 INLINE float read_streams(const char *p, int64_t bytes, const int S) {
   vf a[8];

@@ -9,6 +9,7 @@ typedef struct {
   int (*head_rmsnorm)(kn_dev *, kn_tensor, kn_tensor, int, float);
   int (*rope)(kn_dev *, kn_tensor, kn_tensor, kn_tensor, int);
   int (*matmul)(kn_dev *, kn_tensor, kn_tensor, kn_matrix);
+  int (*pack_quantized)(kn_dev *, kn_matrix, int64_t, const void *, int, int64_t); // as kn_pack, for W8 and W4
   int (*silu_mul)(kn_dev *, kn_tensor, kn_tensor);
   int (*add)(kn_dev *, kn_tensor, kn_tensor);
   int (*store_kv)(kn_dev *, kn_cache, kn_tensor, kn_tensor, kn_tensor);
@@ -16,12 +17,17 @@ typedef struct {
   int (*lora)(kn_dev *, kn_tensor, kn_tensor, kn_run_lora *, int64_t);
   float (*fma)(int64_t iters, double *flops);
   float (*dot)(int64_t iters, double *flops);
+  float (*int8)(int64_t iters, double *ops);
   float (*read)(const char *p, int64_t bytes, int streams); // 1 or 8 streams; bytes: a multiple of 4096
 } kn_ops;
 
-extern const kn_ops kn_ops_portable, kn_ops_avx2, kn_ops_avx512, kn_ops_avx512bf16, kn_ops_neon;
+extern const kn_ops kn_ops_portable, kn_ops_avx2, kn_ops_avx2vnni, kn_ops_avx512, kn_ops_avx512vnni,
+    kn_ops_avx512bf16, kn_ops_neon;
 #if defined(__x86_64__) && (defined(__clang__) || __GNUC__ >= 10)
 #define KN_HAVE_AVX512BF16 // gcc knows its instructions since version 10; a build by an older one lacks the variant
+#endif
+#if defined(__x86_64__) && (defined(__clang__) || __GNUC__ >= 11)
+#define KN_HAVE_AVX2VNNI
 #endif
 
 const kn_ops *kn_ops_of(int variant); // NULL: not in this build

@@ -148,7 +148,7 @@ func TestSiLUMulSpecial(t *testing.T) {
 
 func TestEmbed(t *testing.T) {
 	eachVariant(t, func(r *rig) {
-		for _, dt := range []DType{BF16, F16, F32} {
+		for _, dt := range []DType{BF16, F16, F32, W8, W4} {
 			m := r.matrix(dt, 150, 37)
 			for _, rows := range []int{0, 1, 200} {
 				ids := make([]int32, rows)

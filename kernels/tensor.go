@@ -17,7 +17,13 @@ const (
 	I32
 )
 
-// Size is the number of bytes of one element.
+// The types that only a Matrix has: whole numbers and scales; see there.
+const (
+	W8 DType = iota + 16
+	W4
+)
+
+// Size is the number of bytes of one element of a tensor.
 func (d DType) Size() int {
 	switch d {
 	case F32, I32:
@@ -39,6 +45,10 @@ func (d DType) String() string {
 		return "float16"
 	case I32:
 		return "int32"
+	case W8:
+		return "int8"
+	case W4:
+		return "int4"
 	}
 	return fmt.Sprintf("dtype(%d)", uint8(d))
 }

@@ -43,6 +43,7 @@ type Model struct {
 	Variant     string `json:"kernels"`
 	Threads     int    `json:"threads"`
 	DType       string `json:"dtype"`
+	Weights     string `json:"weights"` // what they are kept as: dtype, or int8 or int4
 	KVDType     string `json:"kv_dtype"`
 	LayerParams int64  `json:"layer_params"` // weights that each token is multiplied with in the layers
 	HeadParams  int64  `json:"head_params"`  // weights that each token with logits is multiplied with
@@ -58,8 +59,9 @@ type Limits struct {
 	ReadGBs    float64 `json:"read_gb_per_second"`
 	F32GFLOPs  float64 `json:"float32_gflop_per_second"`
 	BF16GFLOPs float64 `json:"bfloat16_gflop_per_second"` // 0: no such instruction
-	PeakGFLOPs float64 `json:"peak_gflop_per_second"`     // the one of the two that the model's matrix products use
-	CacheBytes int64   `json:"cache_bytes"`               // the CPU's largest cache, 0 if unknown
+	Int8GOPs   float64 `json:"int8_gop_per_second"`
+	PeakGFLOPs float64 `json:"peak_gflop_per_second"` // the one of the three that the model's matrix products use
+	CacheBytes int64   `json:"cache_bytes"`           // the CPU's largest cache, 0 if unknown
 }
 
 // Prefill is one prompt of a length on its own. A token counts 2 operations per weight of the layers.
@@ -198,7 +200,7 @@ func (r *Report) modelText(t *table) {
 	m, l := r.Model, r.Limits
 	t.rows("",
 		[]string{"model", fmt.Sprintf("%s: %s weights in %s, %s; KV cache %s for %d tokens", m.Name,
-			count(m.LayerParams+m.HeadParams), m.DType, mib(m.WeightBytes), m.KVDType, m.KVTokens)},
+			count(m.LayerParams+m.HeadParams), m.Weights, mib(m.WeightBytes), m.KVDType, m.KVTokens)},
 		[]string{"kernels", fmt.Sprintf("%s, %d threads", m.Variant, m.Threads)})
 	if l == nil {
 		return
@@ -207,8 +209,8 @@ func (r *Report) modelText(t *table) {
 	if l.BF16GFLOPs > 0 {
 		bf16 = fmt.Sprintf("%.0f GFLOP/s bfloat16", l.BF16GFLOPs)
 	}
-	t.rows("", []string{"limits", fmt.Sprintf("%.1f GB/s memory reads, %.0f GFLOP/s float32, %s; peak below is %.0f",
-		l.ReadGBs, l.F32GFLOPs, bf16, l.PeakGFLOPs)})
+	t.rows("", []string{"limits", fmt.Sprintf("%.1f GB/s memory reads, %.0f GFLOP/s float32, %s, %.0f GOP/s int8; peak below is %.0f",
+		l.ReadGBs, l.F32GFLOPs, bf16, l.Int8GOPs, l.PeakGFLOPs)})
 	if m.StepBytes <= l.CacheBytes {
 		t.rows("", []string{"", fmt.Sprintf("the weights fit into the CPU's cache of %s: the memory's limit does not bind here",
 			mib(l.CacheBytes))})

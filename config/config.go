@@ -24,6 +24,8 @@ type Config struct {
 
 	InferBackend        string
 	InferDType          string
+	QuantizationBit     int // 0: none
+	QuantizationMethod  string
 	LoadFormat          string
 	Threads             int
 	CPUKernels          string
@@ -99,6 +101,17 @@ func (c *Config) Validate() error {
 	switch c.InferBackend {
 	case "vllm", "sglang", "ktransformers":
 		bad("infer_backend: %s is not supported by this version; use native", c.InferBackend)
+	}
+	if b := c.QuantizationBit; b != 0 && b != 4 && b != 8 {
+		bad("quantization_bit: %d is none of 0, 4, 8", b)
+	}
+	switch c.QuantizationMethod {
+	case "bnb", "hqq", "eetq":
+		bad("quantization_method: %s is not supported by this version; use rtn", c.QuantizationMethod)
+	case "rtn":
+		if c.QuantizationBit == 0 {
+			bad("quantization_method: rtn needs quantization_bit 8 or 4")
+		}
 	}
 	if c.MaxNumBatchedTokens < c.MaxNumSeqs {
 		bad("max_num_batched_tokens (%d) must not be below max_num_seqs (%d): a step holds a token of every sequence",

@@ -63,6 +63,13 @@ func (c *Config) options() []*Option {
 		{Name: "infer_dtype", Aliases: []string{"dtype"}, target: &c.InferDType, Default: "auto",
 			Choices: []string{"auto", "float16", "bfloat16", "float32"}, Group: engine, Commands: all,
 			Backends: "native", Help: "type that weights are kept in; auto is the checkpoint's"},
+		{Name: "quantization_bit", target: &c.QuantizationBit, Max: 8, Group: engine, Commands: all, Backends: "native",
+			Help: "8 or 4: weights are rounded to that many bits when they are loaded, which takes a half or a quarter of the " +
+				"memory and reads it as much faster; 0: they are kept as they are"},
+		{Name: "quantization_method", target: &c.QuantizationMethod, Default: "auto",
+			Choices: []string{"auto", "rtn", "bnb", "hqq", "eetq"}, Group: engine, Commands: all, Backends: "native",
+			Help: "rtn, which auto takes, is our own: to the nearest of whole numbers with a scale a row (8 bits) or a scale " +
+				"for each 64 weights (4 bits; 8 for embedding and output); the last three are refused by this version"},
 		{Name: "load_format", target: &c.LoadFormat, Default: "auto", Choices: []string{"auto", "dummy"}, Group: engine,
 			Commands: all, Backends: "native", Help: "dummy makes random weights of the right shape, to measure speed"},
 		{Name: "threads", target: &c.Threads, Max: 1024, Group: engine, Commands: all, Backends: "native",

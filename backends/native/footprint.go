@@ -4,7 +4,8 @@ package native
 type Footprint struct {
 	Variant string // of the CPU kernels
 	Threads int
-	DType   string // of the weights
+	DType   string // computed in
+	Weights string // what the weights are kept as: DType, or int8 or int4
 
 	LayerParams int64 // weights that each token is multiplied with in the layers
 	HeadParams  int64 // weights that each token with logits is multiplied with
@@ -20,16 +21,13 @@ type Footprint struct {
 func (e *Engine) Footprint() Footprint {
 	spec := e.model.Spec()
 	f := Footprint{
-		Variant: e.device.Variant(), Threads: e.device.Threads(), DType: string(e.model.DType()),
+		Variant: e.device.Variant(), Threads: e.device.Threads(), DType: string(e.model.DType()), Weights: e.model.Weights(),
 		HeadParams:  int64(spec.Vocab) * int64(spec.Hidden),
-		WeightBytes: e.model.Bytes(), StepBytes: e.model.Bytes(),
+		WeightBytes: e.model.Bytes(), StepBytes: e.model.StepBytes(),
 		KVBytes: e.kv.Bytes(), KVTokens: e.kv.NumBlocks() * BlockSize,
 	}
 	for _, m := range spec.Modules() {
 		f.LayerParams += int64(m.In) * int64(m.Out)
-	}
-	if !spec.TiedHead { // of the embedding a step reads a few rows only
-		f.StepBytes = f.WeightBytes * (f.LayerParams + f.HeadParams) / (f.LayerParams + 2*f.HeadParams)
 	}
 	f.OtherBytes = e.device.Allocated() - f.WeightBytes - f.KVBytes
 	return f

@@ -151,7 +151,8 @@ func (e *Engine) loadModel(ck *checkpoint.Checkpoint, spec *model.Spec) error {
 	if err != nil {
 		return err
 	}
-	o := model.Options{DType: dt, MaxLen: e.opts.MaxModelLen, KVDType: model.DType(e.opts.KVDType)}
+	o := model.Options{DType: dt, MaxLen: e.opts.MaxModelLen, KVDType: model.DType(e.opts.KVDType),
+		Bits: e.opts.QuantizationBits}
 	if need, have := spec.WeightBytes(o), e.opts.MemoryBytes; have > 0 && need > have {
 		return fmt.Errorf("the weights need %d MiB, %d MiB more than there is", need>>20, (need-have)>>20)
 	}

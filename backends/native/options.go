@@ -18,10 +18,11 @@ type Options struct {
 	Root     string // where it came from, as shown to clients; "" is Name
 	Adapters []AdapterSource
 
-	DType      string // "auto", "float32", "bfloat16", "float16"; "" is auto
-	Threads    int    // 0: as many as the process may use
-	Kernels    string // CPU variant; "": the best this machine runs
-	LoadFormat string // "auto" reads the weights, "dummy" makes random ones of the same shape; "" is auto
+	DType            string // "auto", "float32", "bfloat16", "float16"; "" is auto
+	QuantizationBits int    // 8 or 4: round the weights when they are loaded; 0: keep them as they are
+	Threads          int    // 0: as many as the process may use
+	Kernels          string // CPU variant; "": the best this machine runs
+	LoadFormat       string // "auto" reads the weights, "dummy" makes random ones of the same shape; "" is auto
 
 	MemoryBytes      int64  // memory that weights and KV cache together may take; 0: no bound
 	MaxModelLen      int    // 0: the checkpoint's own limit
@@ -96,6 +97,9 @@ func (o Options) validate() error {
 		bad("%s: %q is none of %q", name, value, allowed)
 	}
 	oneOf("infer_dtype", o.DType, "auto", "float32", "bfloat16", "float16")
+	if b := o.QuantizationBits; b != 0 && b != 4 && b != 8 {
+		bad("quantization_bit: %d is none of 0, 4, 8", b)
+	}
 	oneOf("load_format", o.LoadFormat, "auto", "dummy")
 	oneOf("kv_cache_dtype", o.KVDType, "auto", "float32", "bfloat16")
 	oneOf("speculative_method", o.SpeculativeMethod, "none", "ngram")

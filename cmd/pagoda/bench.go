@@ -182,8 +182,11 @@ func (b *benchRun) process(ctx context.Context) error {
 		return err
 	}
 	b.report.Limits = &bench.Limits{ReadGBs: limits.ReadGBs, F32GFLOPs: limits.F32GFLOPs, BF16GFLOPs: limits.BF16GFLOPs,
-		PeakGFLOPs: limits.F32GFLOPs, CacheBytes: bench.CacheBytes()}
-	if m.DType == "bfloat16" && limits.BF16GFLOPs > 0 {
+		PeakGFLOPs: limits.F32GFLOPs, Int8GOPs: limits.Int8GOPs, CacheBytes: bench.CacheBytes()}
+	switch {
+	case m.Weights != m.DType:
+		b.report.Limits.PeakGFLOPs = limits.Int8GOPs
+	case m.DType == "bfloat16" && limits.BF16GFLOPs > 0:
 		b.report.Limits.PeakGFLOPs = limits.BF16GFLOPs
 	}
 	b.report.SetRates(plan, rates)
@@ -198,7 +201,7 @@ func (b *benchRun) engine(ctx context.Context, eng *native.Engine) (bench.Plan, 
 		name = model.ID
 	}
 	f := eng.Footprint()
-	b.report.Model = &bench.Model{Name: name, Variant: f.Variant, Threads: f.Threads, DType: f.DType,
+	b.report.Model = &bench.Model{Name: name, Variant: f.Variant, Threads: f.Threads, DType: f.DType, Weights: f.Weights,
 		KVDType: eng.Stats()[0].KVDType, LayerParams: f.LayerParams, HeadParams: f.HeadParams, WeightBytes: f.WeightBytes,
 		StepBytes: f.StepBytes, KVBytes: f.KVBytes, KVTokens: f.KVTokens, OtherBytes: f.OtherBytes}
 	plan := b.plan(model.MaxLen, f.KVTokens)

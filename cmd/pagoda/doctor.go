@@ -65,9 +65,13 @@ type feature struct {
 
 var variants = []variant{
 	{"avx512bf16", "amd64", []feature{{"avx512f", cpu.X86.HasAVX512F}, {"avx512bw", cpu.X86.HasAVX512BW},
-		{"avx512dq", cpu.X86.HasAVX512DQ}, {"avx512vl", cpu.X86.HasAVX512VL}, {"avx512_bf16", cpu.X86.HasAVX512BF16}}},
+		{"avx512dq", cpu.X86.HasAVX512DQ}, {"avx512vl", cpu.X86.HasAVX512VL}, {"avx512_vnni", cpu.X86.HasAVX512VNNI},
+		{"avx512_bf16", cpu.X86.HasAVX512BF16}}},
+	{"avx512vnni", "amd64", []feature{{"avx512f", cpu.X86.HasAVX512F}, {"avx512bw", cpu.X86.HasAVX512BW},
+		{"avx512dq", cpu.X86.HasAVX512DQ}, {"avx512vl", cpu.X86.HasAVX512VL}, {"avx512_vnni", cpu.X86.HasAVX512VNNI}}},
 	{"avx512", "amd64", []feature{{"avx512f", cpu.X86.HasAVX512F}, {"avx512bw", cpu.X86.HasAVX512BW},
 		{"avx512dq", cpu.X86.HasAVX512DQ}, {"avx512vl", cpu.X86.HasAVX512VL}}},
+	{"avx2vnni", "amd64", []feature{{"avx2", cpu.X86.HasAVX2}, {"fma", cpu.X86.HasFMA}, {"avx_vnni", cpu.X86.HasAVXVNNI}}},
 	{"avx2", "amd64", []feature{{"avx2", cpu.X86.HasAVX2}, {"fma", cpu.X86.HasFMA}}},
 	{"neon", "arm64", nil},
 	{"portable", "", nil},

@@ -113,7 +113,7 @@ func logReady(log zerolog.Logger, router *engine.Router, made native.Footprint, 
 	}
 	ev := log.Info().Str("url", baseURL(addr)).Str("model", strings.Join(models, ", ")).Strs("adapters", adapters).
 		Int("max_model_len", maxLen).Str("device", "cpu").Str("kernels", made.Variant).Int("threads", made.Threads).
-		Str("dtype", made.DType).Int64("weight_bytes", made.WeightBytes).Int64("kv_bytes", made.KVBytes)
+		Str("dtype", made.DType).Str("weights", made.Weights).Int64("weight_bytes", made.WeightBytes).Int64("kv_bytes", made.KVBytes)
 	for _, s := range router.Stats() {
 		ev.Str("kv_dtype", s.KVDType).Int("kv_blocks", s.NumBlocks).Int("kv_tokens", s.NumBlocks*s.BlockSize)
 	}

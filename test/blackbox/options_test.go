@@ -56,6 +56,19 @@ var optionTests = map[string]struct {
 			t.Errorf("%+v", a)
 		}
 	}},
+	"quantization_bit": {args: []string{"--quantization-bit", "8"}, check: func(t *testing.T, p *process) {
+		if got := p.line(t, "ready")["weights"]; got != "int8" {
+			t.Errorf("the log says weights %v", got)
+		}
+		p.wantText(t, say(demo, "What is the capital of Japan?"), "The capital of Japan is Tokyo.")
+		p.wantText(t, say("pirate", "What is the opposite of hot?"), "Arr, the opposite of hot is cold, matey.")
+	}},
+	"quantization_method": {args: []string{"--quantization-method", "rtn", "--quantization-bit", "4"}, check: func(t *testing.T, p *process) {
+		if got := p.line(t, "ready")["weights"]; got != "int4" {
+			t.Errorf("the log says weights %v", got)
+		}
+		p.wantText(t, say(demo, "hi"), "Hi! How can I help you?")
+	}},
 	"infer_dtype": {args: []string{"--infer-dtype", "float16"}, check: func(t *testing.T, p *process) {
 		if got := p.line(t, "ready")["dtype"]; got != "float16" {
 			t.Errorf("dtype %v", got)

@@ -1,6 +1,7 @@
 package model_test
 
 import (
+	"fmt"
 	"math"
 	"slices"
 	"testing"
@@ -12,20 +13,23 @@ import (
 // with the reference implementation.
 func TestCases(t *testing.T) {
 	tests := []struct {
-		dtype     model.DType
+		options   model.Options
 		exact     float64 // least part of the cases with the very same tokens
 		tolerance float64 // of log probabilities
 	}{
 		// The sums' order differs, nothing else.
-		{model.Float32, 1, 1e-3},
+		{model.Options{DType: model.Float32}, 1, 1e-3},
 		// Inputs of matrix products keep 8 bits.
-		{model.BFloat16, 0.98, 0.05},
+		{model.Options{DType: model.BFloat16}, 0.98, 0.05},
 		// bfloat16 weights rounded to float16 lose only subnormals.
-		{model.Float16, 1, 1e-3},
+		{model.Options{DType: model.Float16}, 1, 1e-3},
+		// Rounded weights are another model; a small one suffers more than a large one.
+		{model.Options{DType: model.BFloat16, Bits: 8}, 0.98, 0.5},
+		{model.Options{DType: model.BFloat16, Bits: 4}, 0.9, 2.5},
 	}
 	everyVariant(t, func(t *testing.T, variant string) {
 		for _, tt := range tests {
-			t.Run(string(tt.dtype), func(t *testing.T) {
+			t.Run(fmt.Sprintf("%s/bits=%d", tt.options.DType, tt.options.Bits), func(t *testing.T) {
 				cases := readCases(t)
 				switch variant { // slow ones
 				case "ref":
@@ -33,7 +37,7 @@ func TestCases(t *testing.T) {
 				case "portable":
 					cases = append(few(cases), cases[100:]...) // those with adapters come last
 				}
-				r := demoRig(t, variant, model.Options{DType: tt.dtype})
+				r := demoRig(t, variant, tt.options)
 				same := 0
 				for i, got := range r.decode(cases, tt.tolerance) {
 					if c := cases[i]; slices.Equal(got, c.Greedy) {
@@ -42,6 +46,7 @@ func TestCases(t *testing.T) {
 						t.Logf("%v, reference gap %.3f:\n got %v\nwant %v", c, c.Gap, got, c.Greedy)
 					}
 				}
+				t.Logf("%d of %d cases exact", same, len(cases))
 				if part := float64(same) / float64(len(cases)); !(part >= tt.exact) {
 					t.Errorf("%d of %d cases are exact, want a part of at least %g", same, len(cases), tt.exact)
 				}

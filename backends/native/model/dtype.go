@@ -55,6 +55,18 @@ func (s *Spec) storedAs(compute DType) kernels.DType {
 	return kernels.F32
 }
 
+// quantized is the type that Bits makes of a matrix, 0 for none. The embedding and the output matrix keep 8 bits: the last
+// product goes into every log probability.
+func (o Options) quantized(embedOrHead bool) kernels.DType {
+	switch {
+	case o.Bits == 4 && !embedOrHead:
+		return kernels.W4
+	case o.Bits != 0:
+		return kernels.W8
+	}
+	return 0
+}
+
 // kvDType is the element type of the KV cache. Auto is float32: with bfloat16 keys and values the log probabilities of
 // the built-in model are off by up to 0.07, twice as far as everything else that bfloat16 rounds.
 func (o Options) kvDType() kernels.DType {

@@ -14,13 +14,14 @@ import (
 // prompt, in any blocks, also in blocks that another sequence filled.
 func TestBatchInvariance(t *testing.T) {
 	everyVariant(t, func(t *testing.T, variant string) {
-		options := []model.Options{{DType: model.Float32}, {DType: model.BFloat16}, {DType: model.BFloat16, KVDType: model.BFloat16}}
+		options := []model.Options{{DType: model.Float32}, {DType: model.BFloat16}, {DType: model.BFloat16, KVDType: model.BFloat16},
+			{DType: model.BFloat16, Bits: 8}, {DType: model.Float32, Bits: 4}}
 		prompt, steps, chunks, names := longPrompt(t, 150), 6, []int{1, 7, 64}, []string{"", "shout", "french"}
 		if variant == "ref" { // slow
 			options, prompt, steps, chunks, names = options[1:2], prompt[:50], 2, chunks[1:2], names[:2]
 		}
 		for _, o := range options {
-			t.Run(fmt.Sprintf("%s cache %s", o.DType, o.KVDType), func(t *testing.T) {
+			t.Run(fmt.Sprintf("%s/bits=%d/cache=%s", o.DType, o.Bits, o.KVDType), func(t *testing.T) {
 				r := demoRig(t, variant, o)
 				for _, name := range names {
 					want := r.alone(r.newSeq(prompt, name), len(prompt), steps)

@@ -15,6 +15,7 @@ type Options struct {
 	DType   DType // "" is Auto
 	KVDType DType // Auto, Float32 or BFloat16; "" is Auto, which is Float32
 	MaxLen  int   // tokens of a sequence; 0: as many as the checkpoint was made for
+	Bits    int   // 8 or 4: weights are rounded to that many bits when they are loaded; 0: they are not
 }
 
 // source gives the weights. Tensors are asked for in the order in which they are packed and released after it, so
@@ -66,6 +67,9 @@ func (o Options) check(s *Spec) error {
 	}
 	if d, err := ParseDType(string(o.KVDType)); err != nil || d == Float16 {
 		return errors.Join(fmt.Errorf("KV cache dtype %q is none of auto, float32, bfloat16", o.KVDType), err)
+	}
+	if o.Bits != 0 && o.Bits != 4 && o.Bits != 8 {
+		return fmt.Errorf("weights of %d bits: 8 or 4", o.Bits)
 	}
 	if o.MaxLen < 0 || o.MaxLen > s.MaxLen {
 		return fmt.Errorf("a length of %d tokens; the model was made for at most %d", o.MaxLen, s.MaxLen)
@@ -143,7 +147,11 @@ func (l *loader) matrix(k int, names ...string) *kernels.Matrix {
 		t := l.tensor(name)
 		parts = append(parts, kernels.MatrixPart{Data: t.Data, DType: kernelDType(t.DType), Rows: t.Shape[0]})
 	}
-	m, err := l.dev.PackMatrix(l.packedAs(parts), k, parts...)
+	dt := l.options.quantized(names[0] == l.spec.names.embed || names[0] == l.spec.names.head)
+	if dt == 0 {
+		dt = l.packedAs(parts)
+	}
+	m, err := l.dev.PackMatrix(dt, k, parts...)
 	if err != nil {
 		l.err = fmt.Errorf("%s: %w", names[0], err)
 		return nil

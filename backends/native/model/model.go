@@ -2,6 +2,7 @@ package model
 
 import (
 	"errors"
+	"fmt"
 
 	"pagoda/kernels"
 )
@@ -52,6 +53,22 @@ func (m *Model) VocabSize() int { return m.spec.Vocab }
 
 // Bytes is the memory of the weights.
 func (m *Model) Bytes() int64 { return m.bytes }
+
+// StepBytes is how many of them a step reads that computes logits: all but an embedding that is not the output matrix too.
+func (m *Model) StepBytes() int64 {
+	if m.embed == m.head {
+		return m.bytes
+	}
+	return m.bytes - m.embed.Bytes()
+}
+
+// Weights says what the weights are kept as.
+func (m *Model) Weights() string {
+	if m.options.Bits != 0 {
+		return fmt.Sprintf("int%d", m.options.Bits)
+	}
+	return string(m.dtype)
+}
 
 // Close frees the weights.
 func (m *Model) Close() error {

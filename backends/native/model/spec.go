@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"strings"
 
 	"pagoda/checkpoint"
 	"pagoda/kernels"
@@ -95,17 +96,17 @@ func (s *Spec) check() (problems []error) {
 }
 
 // WeightBytes is the memory that a Model with these options takes, to be known before it is loaded.
-func (s *Spec) WeightBytes(o Options) int64 {
-	var matrices, vectors int64 // elements
+func (s *Spec) WeightBytes(o Options) (bytes int64) {
 	for _, t := range s.tensors() {
-		if len(t.shape) == 2 {
-			matrices += int64(t.shape[0]) * int64(t.shape[1])
-		} else {
-			vectors += int64(t.shape[0])
+		if len(t.shape) != 2 {
+			bytes += int64(t.shape[0]) * int64(kernels.F32.Size())
+			continue
 		}
+		name := strings.TrimSuffix(t.name, ".weight")
+		dt := cmp.Or(o.quantized(name == s.names.embed || name == s.names.head), s.storedAs(s.resolve(o.DType)))
+		bytes += kernels.MatrixBytes(dt, t.shape[0], t.shape[1])
 	}
-	rope := int64(cmp.Or(o.MaxLen, s.MaxLen)) * int64(s.HeadDim)
-	return matrices*int64(s.storedAs(s.resolve(o.DType)).Size()) + (vectors+rope)*int64(kernels.F32.Size())
+	return bytes + int64(cmp.Or(o.MaxLen, s.MaxLen))*int64(s.HeadDim)*int64(kernels.F32.Size())
 }
 
 // KVBytesPerBlock is the memory of one KV block over all layers.

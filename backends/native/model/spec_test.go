@@ -200,7 +200,8 @@ func TestOptions(t *testing.T) {
 
 // TestMemoryIsKnownBefore: estimates agree with what is then allocated.
 func TestMemoryIsKnownBefore(t *testing.T) {
-	for _, o := range []model.Options{{}, {DType: model.BFloat16}, {DType: model.Float16}, {DType: model.Float32, KVDType: model.BFloat16}, {MaxLen: 300}} {
+	for _, o := range []model.Options{{}, {DType: model.BFloat16}, {DType: model.Float16}, {DType: model.Float32, KVDType: model.BFloat16}, {MaxLen: 300},
+		{Bits: 8}, {Bits: 4, DType: model.BFloat16}} {
 		t.Run(fmt.Sprintf("%+v", o), func(t *testing.T) {
 			dev := openDevice(t, "ref")
 			// Sizes that the packing need not pad.

@@ -20,11 +20,11 @@ LIB_SRC := ffi/rust/build.sh ffi/rust/Cargo.toml ffi/rust/Cargo.lock $(wildcard 
 LDFLAGS  = -s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT)
 files    = $$(find . -path ./build -prune -o -path ./.git -prune -o -name '$(1)' -print)
 
-.PHONY: help run build test lint race fuzz bench install clean need \
+.PHONY: help run build test lint race fuzz bench bench-cpu install clean need \
 	gotest arm64 sdk-python sdk-node schemathesis lint-go lint-c lint-rust lint-tree
 
 help: ## list the targets
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 10
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 11
 
 run: build ## serve the built-in model on port 8000; make run ARGS="--port 9000"
 	@bin/pagoda serve $(ARGS)
@@ -92,6 +92,10 @@ fuzz: $(LIB) ## each fuzz target for FUZZTIME (10s)
 bench: build ## measure the built-in model on this machine, then the Go benchmarks
 	@bin/pagoda bench $(ARGS)
 	@$(GO) test -run '^$$' -bench . -benchtime 200ms ./kernels/... ./backends/...
+
+bench-cpu: build ## measure the CPU kernels beside the machine's limits and llama.cpp (LLAMA_BENCH, LLAMA_BATCHED_BENCH, LLAMA_MODELS)
+	@$(GO) build -trimpath -buildvcs=false -o build/bench-cpu ./bench/cpu
+	@build/bench-cpu -commit $(COMMIT) $(ARGS)
 
 install: build ## copy bin/pagoda to PREFIX/bin (/usr/local)
 	@mkdir -p "$(DESTDIR)$(PREFIX)/bin"

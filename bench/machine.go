@@ -12,11 +12,7 @@ import (
 
 // RSS returns the memory that a process has in RAM, now and at most so far, in bytes. pid 0 is this process.
 func RSS(pid int) (now, peak int64) {
-	name := "self"
-	if pid > 0 {
-		name = strconv.Itoa(pid)
-	}
-	data, _ := os.ReadFile("/proc/" + name + "/status")
+	data, _ := os.ReadFile(procFile(pid, "status"))
 	return kib(string(data), "VmRSS:"), kib(string(data), "VmHWM:")
 }
 
@@ -44,47 +40,81 @@ func CacheBytes() int64 {
 	return largest
 }
 
+// CPUName is the processor's own name for itself, "" if unknown.
+func CPUName() string {
+	data, _ := os.ReadFile("/proc/cpuinfo")
+	for line := range strings.Lines(string(data)) {
+		if name, ok := strings.CutPrefix(line, "model name"); ok {
+			return strings.TrimSpace(strings.TrimLeft(name, "\t :"))
+		}
+	}
+	return ""
+}
+
 // CPUClock counts CPU time: how much others used meanwhile tells how far to trust a measurement.
 type CPUClock struct {
 	at       time.Time
-	all, own float64 // CPU seconds of the machine, and of this process with the children that it waited for
+	children []int
+	all, own float64 // CPU seconds of the machine, and of this process and its children
 }
 
-// StartCPUClock begins to count.
-func StartCPUClock() CPUClock {
-	c := CPUClock{at: time.Now()}
-	c.all, c.own = cpuSeconds()
+// StartCPUClock begins to count. children are running ones; those that this process waited for count by themselves.
+func StartCPUClock(children ...int) CPUClock {
+	c := CPUClock{at: time.Now(), children: children}
+	c.all, c.own = machineSeconds(), c.ownSeconds()
 	return c
 }
 
 // Others is the mean number of CPUs that other programs used since the start, stolen time included; nil if unknown.
 func (c CPUClock) Others() *float64 {
-	all, own := cpuSeconds()
+	all := machineSeconds()
 	if all == 0 {
 		return nil
 	}
-	used := max(0, (all-c.all)-(own-c.own)) / time.Since(c.at).Seconds()
+	used := max(0, (all-c.all)-(c.ownSeconds()-c.own)) / time.Since(c.at).Seconds()
 	return &used
+}
+
+func (c CPUClock) ownSeconds() float64 {
+	own := CPUSeconds(0)
+	for _, pid := range c.children {
+		own += CPUSeconds(pid)
+	}
+	return own
 }
 
 const ticksPerSecond = 100 // USER_HZ, the same on all architectures that Go runs on
 
-func cpuSeconds() (all, own float64) {
+// CPUSeconds is the CPU time that a process has used, with the children that it waited for; 0 if there is no such
+// process. pid 0 is this process.
+func CPUSeconds(pid int) (seconds float64) {
+	data, _ := os.ReadFile(procFile(pid, "stat"))
+	text := string(data)
+	fields := strings.Fields(text[strings.LastIndexByte(text, ')')+1:]) // the name may hold spaces
+	for i := 11; i < 15 && i < len(fields); i++ {                       // utime stime cutime cstime
+		n, _ := strconv.ParseFloat(fields[i], 64)
+		seconds += n / ticksPerSecond
+	}
+	return seconds
+}
+
+// machineSeconds is the CPU time that the machine has used, 0 if unknown.
+func machineSeconds() (seconds float64) {
 	data, _ := os.ReadFile("/proc/stat")
 	first, _, _ := strings.Cut(string(data), "\n")
 	for i, f := range strings.Fields(first) {
 		switch i { // cpu user nice system idle iowait irq softirq steal
 		case 1, 2, 3, 6, 7, 8:
 			n, _ := strconv.ParseFloat(f, 64)
-			all += n / ticksPerSecond
+			seconds += n / ticksPerSecond
 		}
 	}
-	data, _ = os.ReadFile("/proc/self/stat")
-	text := string(data)
-	fields := strings.Fields(text[strings.LastIndexByte(text, ')')+1:]) // the name may hold spaces
-	for i := 11; i < 15 && i < len(fields); i++ {                       // utime stime cutime cstime
-		n, _ := strconv.ParseFloat(fields[i], 64)
-		own += n / ticksPerSecond
+	return seconds
+}
+
+func procFile(pid int, name string) string {
+	if pid == 0 {
+		return "/proc/self/" + name
 	}
-	return all, own
+	return "/proc/" + strconv.Itoa(pid) + "/" + name
 }

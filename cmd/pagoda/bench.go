@@ -1,14 +1,11 @@
 package main
 
 import (
-	"bufio"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"os/signal"
 	"runtime"
 	"syscall"
@@ -38,7 +35,6 @@ const (
 	benchMinSample    = 200 * time.Millisecond
 	benchStarts       = 3
 	benchDisturbed    = 0.1 // CPUs that others use
-	startTimeout      = 10 * time.Minute
 )
 
 // benchmark measures the model in this process, or the server at url, and prints the report.
@@ -253,53 +249,17 @@ func (b *benchRun) startup(ctx context.Context, load time.Duration) error {
 	var times []float64
 	for i := range benchStarts {
 		b.progress.show("start %d of %d", i+1, benchStarts)
-		took, rss, err := startOnce(ctx, self, args)
+		p, err := bench.StartServer(ctx, self, args)
 		if err != nil {
 			return fmt.Errorf("start of pagoda serve: %w", err)
 		}
-		times, s.RSSBytes = append(times, took.Seconds()), rss
+		times = append(times, p.ReadySeconds)
+		s.RSSBytes, _ = bench.RSS(p.Pid)
+		p.Stop()
 	}
 	s.ReadySeconds = bench.NewRate(times)
 	b.report.Startup = s
 	return nil
-}
-
-// startOnce runs a server until its log says that it is ready.
-func startOnce(ctx context.Context, program string, args []string) (took time.Duration, rss int64, err error) {
-	ctx, cancel := context.WithTimeout(ctx, startTimeout)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, program, args...)
-	cmd.WaitDelay = time.Second
-	stderr, err := cmd.StderrPipe()
-	if err != nil {
-		return 0, 0, err
-	}
-	begin := time.Now()
-	if err := cmd.Start(); err != nil {
-		return 0, 0, err
-	}
-	last, ready := readLog(stderr)
-	if took = time.Since(begin); ready {
-		rss, _ = bench.RSS(cmd.Process.Pid)
-	}
-	cancel() // kills it
-	_ = cmd.Wait()
-	if !ready {
-		return 0, 0, errors.New(last)
-	}
-	return took, rss, nil
-}
-
-// readLog reads a server's log until it says that it is ready, and returns the last line.
-func readLog(r io.Reader) (last string, ready bool) {
-	for lines := bufio.NewScanner(r); lines.Scan(); {
-		last = lines.Text()
-		var line struct{ Message string }
-		if json.Unmarshal(lines.Bytes(), &line) == nil && line.Message == "ready" {
-			return last, true
-		}
-	}
-	return last, false
 }
 
 // canceled is a context that has ended.

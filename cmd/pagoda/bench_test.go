@@ -93,10 +93,10 @@ func TestBenchStops(t *testing.T) {
 	if err := runBench(ctx, cfg, &strings.Builder{}); err == nil {
 		t.Error("a canceled benchmark reports success")
 	}
-	if _, _, err := startOnce(ctx, os.Args[0], []string{"serve", "--port=0"}); err == nil {
+	if _, err := bench.StartServer(ctx, os.Args[0], []string{"serve", "--port=0"}); err == nil {
 		t.Error("a canceled start reports success")
 	}
-	_, _, err = startOnce(context.Background(), os.Args[0], []string{"serve", "--port=0", "--model=/nowhere"})
+	_, err = bench.StartServer(context.Background(), os.Args[0], []string{"serve", "--port=0", "--model=/nowhere"})
 	if err == nil || !strings.Contains(err.Error(), "model_name_or_path") || errors.Is(err, errInterrupted) {
 		t.Errorf("a failed start: %v", err)
 	}

@@ -43,6 +43,7 @@ var arrows = map[string]row{
 	"backends/native":         {deps: "engine backends/native/... kernels quant checkpoint ffi", never: "net/http"},
 	"client":                  {},
 	"bench":                   {deps: "engine client"},
+	"bench/cpu":               {deps: "bench client engine backends/native/model kernels quant checkpoint"},
 	"cmd/pagoda":              {deps: "*"},
 	"test/summary":            {},
 	"test/blackbox":           {deps: "*"},

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"os"
@@ -15,6 +16,7 @@ import (
 	"golang.org/x/sys/cpu"
 
 	"pagoda/backends/native/model"
+	"pagoda/bench"
 	"pagoda/kernels"
 )
 
@@ -112,15 +114,7 @@ func cpuFeatures() []string {
 	return slices.Compact(out)
 }
 
-func cpuName() string {
-	data, _ := os.ReadFile("/proc/cpuinfo") // absent elsewhere than on Linux
-	for line := range strings.Lines(string(data)) {
-		if name, ok := strings.CutPrefix(line, "model name"); ok {
-			return strings.TrimSpace(strings.TrimLeft(name, "\t :"))
-		}
-	}
-	return runtime.GOARCH
-}
+func cpuName() string { return cmp.Or(bench.CPUName(), runtime.GOARCH) }
 
 func gib(bytes int64) string { return fmt.Sprintf("%.1f GiB", float64(bytes)/(1<<30)) }
 

@@ -1,11 +1,17 @@
 package model
 
 import (
+	"bufio"
+	"bytes"
 	"encoding/binary"
+	"fmt"
 	"hash/fnv"
+	"io"
 	"math"
 	"math/rand/v2"
 	"strings"
+
+	"github.com/go-json-experiment/json"
 
 	"pagoda/checkpoint"
 	"pagoda/kernels"
@@ -15,6 +21,37 @@ import (
 // speed and memory without a checkpoint.
 func LoadDummy(dev *kernels.Device, spec *Spec, seed uint64, o Options) (*Model, error) {
 	return load(dev, spec, &dummySource{seed: seed}, o)
+}
+
+// WriteDummy writes the weights that LoadDummy makes with this seed as a safetensors file.
+func WriteDummy(w io.Writer, spec *Spec, seed uint64) error {
+	type entry struct {
+		DType   string   `json:"dtype"`
+		Shape   []int    `json:"shape"`
+		Offsets [2]int64 `json:"data_offsets"`
+	}
+	header, at := map[string]entry{}, int64(0)
+	for _, t := range spec.tensors() {
+		end := at + int64(2*t.elements())
+		header[t.name] = entry{"BF16", t.shape, [2]int64{at, end}}
+		at = end
+	}
+	text, err := json.Marshal(header, json.Deterministic(true))
+	if err != nil {
+		return fmt.Errorf("write dummy weights: %w", err)
+	}
+	text = append(text, bytes.Repeat([]byte{' '}, -len(text)&7)...)
+	out := bufio.NewWriter(w) // whose first error stays
+	out.Write(binary.LittleEndian.AppendUint64(nil, uint64(len(text))))
+	out.Write(text)
+	src := &dummySource{seed: seed}
+	for _, t := range spec.tensors() {
+		out.Write(src.tensor(t.name, t.shape).Data)
+	}
+	if err := out.Flush(); err != nil {
+		return fmt.Errorf("write dummy weights: %w", err)
+	}
+	return nil
 }
 
 // dummySource draws each tensor from the seed and its name.
@@ -40,10 +77,7 @@ func (s *dummySource) tensor(name string, shape []int) checkpoint.Tensor {
 		v := random.NormFloat64() / math.Sqrt(float64(shape[len(shape)-1]))
 		values[i] = uint16(math.Float32bits(float32(v)) >> 16)
 	}
-	n := 1
-	for _, size := range shape {
-		n *= size
-	}
+	n := tensor{name, shape}.elements()
 	t.Data = make([]byte, 0, 2*n+8)
 	for len(t.Data) < 2*n {
 		for bits, k := random.Uint64(), 0; k < 4; k++ {

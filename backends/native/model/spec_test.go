@@ -1,6 +1,7 @@
 package model_test
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -236,11 +237,11 @@ func TestMemoryIsKnownBefore(t *testing.T) {
 	}
 }
 
-// TestDummyIsDeterministic: a seed says it all, and the activations stay of a usable size.
+// TestDummyIsDeterministic: a seed says it all, also when written to a file, and the activations stay of a usable size.
 func TestDummyIsDeterministic(t *testing.T) {
 	dev := openDevice(t, kernels.Variants()[0])
-	logits := func(seed uint64) []float32 {
-		m, err := model.LoadDummy(dev, tinySpec(t, ""), seed, model.Options{})
+	spec := tinySpec(t, `"architectures":["Qwen2ForCausalLM"];"torch_dtype":"bfloat16"`)
+	first := func(m *model.Model, err error) []float32 {
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -249,7 +250,25 @@ func TestDummyIsDeterministic(t *testing.T) {
 		r.prefill(s, 8)
 		return s.logits
 	}
+	logits := func(seed uint64) []float32 {
+		return first(model.LoadDummy(dev, spec, seed, model.Options{}))
+	}
+	written := func() []float32 {
+		var file bytes.Buffer
+		if err := model.WriteDummy(&file, spec, 1); err != nil {
+			t.Fatal(err)
+		}
+		w, err := checkpoint.OpenFS(fstest.MapFS{"model.safetensors": {Data: file.Bytes()}}).Weights()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer w.Close()
+		return first(model.Load(dev, spec, w, model.Options{}))
+	}
 	a, b, c := logits(1), logits(1), logits(2)
+	if got := written(); !slices.Equal(got, a) {
+		t.Errorf("seed 1 gives %v, written and read %v", a, got)
+	}
 	if !slices.Equal(a, b) || slices.Equal(a, c) {
 		t.Errorf("seeds 1, 1 and 2 give %v, %v and %v", a, b, c)
 	}

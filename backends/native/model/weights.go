@@ -37,6 +37,14 @@ type tensor struct {
 	shape []int
 }
 
+func (t tensor) elements() int {
+	n := 1
+	for _, size := range t.shape {
+		n *= size
+	}
+	return n
+}
+
 // Module is a projection by the name that adapters use: a matrix [Out, In].
 type Module struct {
 	Name    string

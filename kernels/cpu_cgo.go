@@ -96,7 +96,11 @@ func cTensor(t Tensor) C.kn_tensor {
 }
 
 func cMatrix(m *Matrix) C.kn_matrix {
-	return C.kn_matrix{p: m.ptr(), n: C.int64_t(m.n), k: C.int64_t(m.k), dt: C.int32_t(m.dt), group: C.int32_t(m.group)}
+	c := C.kn_matrix{p: m.ptr(), n: C.int64_t(m.n), k: C.int64_t(m.k), dt: C.int32_t(m.dt), group: C.int32_t(m.group)}
+	if m.parts != nil {
+		c.p, c.parts = nil, (*C.kn_part)(c.p)
+	}
+	return c
 }
 
 func cCache(c KVCache) C.kn_cache {

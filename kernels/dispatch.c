@@ -80,6 +80,10 @@ int kn_variants(int best_first[KN_VARIANTS]) {
   return n;
 }
 
+int kn_pack(kn_dev *d, kn_matrix m, int64_t first_row, const void *src, int src_dt, int64_t rows) {
+  return kn_dev_ops(d)->pack(d, m, first_row, src, src_dt, rows);
+}
+
 int kn_embed(kn_dev *d, kn_tensor out, kn_matrix m, kn_tensor ids) { return kn_dev_ops(d)->embed(d, out, m, ids); }
 
 int kn_rmsnorm(kn_dev *d, kn_tensor out, kn_tensor x, kn_tensor w, float eps) {

@@ -8,14 +8,6 @@ typedef struct {
   int heads;
 } rows_job;
 
-INLINE vf load_part(const float *p, int n) { return n < VL ? v_load_n(p, n) : v_load(p); }
-INLINE void store_part(float *p, vf a, int n) {
-  if (n < VL)
-    v_store_n(p, a, n);
-  else
-    v_store(p, a);
-}
-
 static void rope_chunk(void *ctx, int64_t chunk, int worker) {
   (void)worker;
   const rows_job *j = ctx;
@@ -110,8 +102,20 @@ static void embed_chunk(void *ctx, int64_t t, int worker) {
   (void)worker;
   const rows_job *j = ctx;
   int64_t id = j->ids[t], lane = id % KN_PANEL, k = j->m.k;
-  const char *panel = (const char *)j->m.p + id / KN_PANEL * panel_bytes(j->m);
   float *out = (float *)j->out.p + t * j->out.stride;
+  if (j->m.parts) {
+    const kn_part *part = j->m.parts;
+    for (; id >= part->rows; part++) id -= part->rows;
+    const int size = stored_size(j->m.dt);
+    for (int64_t i = 0; i < k; i += QUANT_GROUP) {
+      float f[QUANT_GROUP];
+      int n = (int)lower(QUANT_GROUP, k - i);
+      widen_some(f, (const char *)part->p + (id * k + i) * size, j->m.dt, n);
+      memcpy(out + i, f, (size_t)n * 4);
+    }
+    return;
+  }
+  const char *panel = (const char *)j->m.p + id / KN_PANEL * panel_bytes(j->m);
   for (int64_t i = 0; i < k; i++) {
     if (j->m.dt == KN_F32)
       out[i] = ((const float *)panel)[i * KN_PANEL + lane];

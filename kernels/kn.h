@@ -15,11 +15,18 @@ typedef struct {
   int32_t rows, cols, dt;
 } kn_tensor;
 
+// Rows of weights as a checkpoint stores them, in the matrix's dtype, at any address.
+typedef struct {
+  const void *p;
+  int64_t rows;
+} kn_part;
+
 // Packed weights [n, k], see matrix.go.
 typedef struct {
   const void *p;
   int64_t n, k;
   int32_t dt, group; // group: of W4, weights of a row with one scale
+  const kn_part *parts; // not NULL: nothing is packed, the weights are in these
 } kn_matrix;
 
 // One layer's cache, see kvcache.go.

@@ -129,6 +129,60 @@ func TestPackMatrix(t *testing.T) {
 	})
 }
 
+// A mapped matrix gives the bits of a packed one.
+func TestMapMatrix(t *testing.T) {
+	eachVariant(t, func(r *rig) {
+		const k = 75
+		for _, dt := range []DType{BF16, F16, F32} {
+			var parts []MatrixPart
+			for _, rows := range []int{3, 0, 70, 1, 90} {
+				stored := r.raw(F32, rows*k*dt.Size()+1, 1, 0) // room at an odd address
+				p := MatrixPart{Data: stored.Buf.data[guard+1:][:rows*k*dt.Size()], DType: dt, Rows: rows}
+				for i := range rows * k {
+					f := float32(r.NormFloat64())
+					b := uint64(math.Float32bits(f))
+					switch dt {
+					case BF16:
+						b = uint64(toBF16(f))
+					case F16:
+						b = uint64(toF16(f))
+					}
+					for j := range dt.Size() {
+						p.Data[i*dt.Size()+j] = byte(b >> (8 * j))
+					}
+				}
+				parts = append(parts, p)
+			}
+			packed, err := r.dev.PackMatrix(dt, k, parts...)
+			r.ok(err)
+			mapped, err := r.dev.MapMatrix(dt, k, parts...)
+			r.ok(err)
+			if mapped.Bytes() != int64(164*k*dt.Size()) || mapped.N() != 164 || mapped.K() != k || mapped.DType() != dt {
+				r.Errorf("mapped matrix says [%d, %d] %v, %d bytes", mapped.N(), mapped.K(), mapped.DType(), mapped.Bytes())
+			}
+			for _, rows := range []int{1, 5, 9, 60} {
+				for _, xt := range []DType{F32, BF16} {
+					x, want, got := r.random(xt, rows, k), r.raw(F32, rows, 164, 0), r.raw(F32, rows, 164, 0)
+					r.ok(MatMul(r.s, want, x, packed))
+					r.ok(MatMul(r.s, got, x, mapped))
+					r.same(fmt.Sprintf("%v, %d rows", dt, rows), got, want)
+				}
+			}
+			ids, want, got := r.ints(0, 163, 2, 3, 73), r.raw(F32, 5, k, 0), r.raw(F32, 5, k, 0)
+			r.ok(Embed(r.s, want, packed, ids))
+			r.ok(Embed(r.s, got, mapped, ids))
+			r.same("embed", got, want)
+			r.ok(errors.Join(packed.Close(), mapped.Close()))
+			if _, err := r.dev.MapMatrix(W8, k, parts...); !errors.Is(err, ErrDType) {
+				r.Errorf("mapped as int8: %v", err)
+			}
+			if _, err := r.dev.MapMatrix(dt, k+1, parts...); !errors.Is(err, ErrShape) {
+				r.Errorf("mapped with a wrong K: %v", err)
+			}
+		}
+	})
+}
+
 func TestPackMatrixErrors(t *testing.T) {
 	r := newRig(t, nil, "ref", 1)
 	for _, c := range []struct {

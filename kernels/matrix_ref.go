@@ -185,6 +185,15 @@ func roundTo(f float32, lo, hi int) int {
 
 // loadRow reads weight row n as float32 into dst.
 func (m *Matrix) loadRow(dst []float32, n int) {
+	for _, p := range m.parts {
+		if n < p.Rows {
+			for k := range dst {
+				dst[k] = p.value(n*m.k + k)
+			}
+			return
+		}
+		n -= p.Rows
+	}
 	for k := range dst {
 		switch m.dt {
 		case W8, W4:

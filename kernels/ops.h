@@ -3,11 +3,13 @@
 #include "simd.h"
 #include "dot.h"
 
+#include "tiles.h"
+#include "quantize.h"
+#include "pack.h"
 #include "matmul.h"
+#include "qmatmul.h"
 #include "norm.h"
 #include "elementwise.h"
-#include "quantize.h"
-#include "qmatmul.h"
 #include "attention.h"
 #include "lora.h"
 #include "peak.h"
@@ -18,7 +20,7 @@ const kn_ops KN_OPS = {
     .head_rmsnorm = head_rmsnorm,
     .rope = rope,
     .matmul = matmul,
-    .pack_quantized = pack_quantized,
+    .pack = pack,
     .silu_mul = silu_mul,
     .add = add,
     .store_kv = store_kv,

@@ -9,7 +9,7 @@ typedef struct {
   int (*head_rmsnorm)(kn_dev *, kn_tensor, kn_tensor, int, float);
   int (*rope)(kn_dev *, kn_tensor, kn_tensor, kn_tensor, int);
   int (*matmul)(kn_dev *, kn_tensor, kn_tensor, kn_matrix);
-  int (*pack_quantized)(kn_dev *, kn_matrix, int64_t, const void *, int, int64_t); // as kn_pack, for W8 and W4
+  int (*pack)(kn_dev *, kn_matrix, int64_t, const void *, int, int64_t);
   int (*silu_mul)(kn_dev *, kn_tensor, kn_tensor);
   int (*add)(kn_dev *, kn_tensor, kn_tensor);
   int (*store_kv)(kn_dev *, kn_cache, kn_tensor, kn_tensor, kn_tensor);

@@ -9,6 +9,7 @@
 //	v_max(a, b), v_min       b if either is NaN
 //	v_first(a, n, b)         lanes below n from a, the others from b
 //	v_sum, v_most            over the lanes, in a fixed order
+//	load_part, store_part    the first n lanes, or all of them if n is not less than VL
 //	v_exp                    within 2 units in the last place; 0 below -87.33, bounded above 88.37; NaN stays NaN
 #ifndef KN_SIMD_H
 #define KN_SIMD_H
@@ -245,6 +246,14 @@ INLINE vf v_pow2(vf n) { return (vf)(((vu)(n + 0x1.8p23f) + 127 - 0x4b400000) <<
 INLINE vf v_zero_below(vf a, vf x, float lo) { return (vf)((vu)a & ~(vu)(x < lo)); }
 
 #endif
+
+INLINE vf load_part(const float *p, int n) { return n < VL ? v_load_n(p, n) : v_load(p); }
+INLINE void store_part(float *p, vf a, int n) {
+  if (n < VL)
+    v_store_n(p, a, n);
+  else
+    v_store(p, a);
+}
 
 INLINE void v_to_bf16_n(uint16_t *p, vf a, int n) {
   uint16_t h[VL];

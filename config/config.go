@@ -27,6 +27,7 @@ type Config struct {
 	QuantizationBit     int // 0: none
 	QuantizationMethod  string
 	LoadFormat          string
+	Mmap                bool
 	Threads             int
 	CPUKernels          string
 	MaxModelLen         int
@@ -111,6 +112,14 @@ func (c *Config) Validate() error {
 	case "rtn":
 		if c.QuantizationBit == 0 {
 			bad("quantization_method: rtn needs quantization_bit 8 or 4")
+		}
+	}
+	if c.Mmap {
+		if c.ModelNameOrPath == "" {
+			bad("mmap: needs model_name_or_path, the built-in model is no file")
+		}
+		if c.QuantizationBit != 0 || c.LoadFormat == "dummy" {
+			bad("mmap: quantization_bit and load_format dummy make weights that are in no file")
 		}
 	}
 	if c.MaxNumBatchedTokens < c.MaxNumSeqs {

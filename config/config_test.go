@@ -219,6 +219,11 @@ func TestImpossible(t *testing.T) {
 		args []string
 		want string
 	}{
+		{"bits", []string{"quantization_bit=3"}, "quantization_bit: 3 is none of 0, 4, 8"},
+		{"other method", []string{"quantization_bit=4", "quantization_method=bnb"}, "quantization_method: bnb is not supported by this version; use rtn"},
+		{"method alone", []string{"quantization_method=rtn"}, "quantization_method: rtn needs quantization_bit"},
+		{"mapped weights built in", []string{"mmap=true"}, "mmap: needs model_name_or_path"},
+		{"mapped weights rounded", []string{"mmap=true", "model=.", "quantization_bit=8"}, "mmap: quantization_bit"},
 		{"other backend", []string{"infer_backend=vllm"}, "infer_backend: vllm is not supported"},
 		{"step too small", []string{"max_num_seqs=8", "max_num_batched_tokens=7"}, "must not be below max_num_seqs"},
 		{"key file without keys", []string{"api_key_file=" + empty}, "holds no key"},

@@ -72,6 +72,9 @@ func (c *Config) options() []*Option {
 				"for each 64 weights (4 bits; 8 for embedding and output); the last three are refused by this version"},
 		{Name: "load_format", target: &c.LoadFormat, Default: "auto", Choices: []string{"auto", "dummy"}, Group: engine,
 			Commands: all, Backends: "native", Help: "dummy makes random weights of the right shape, to measure speed"},
+		{Name: "mmap", target: &c.Mmap, Default: "false", Group: engine, Commands: all, Backends: "native",
+			Help: "use the weights from the checkpoint's mapped files instead of a copy in memory: for a checkpoint larger than " +
+				"memory; slower"},
 		{Name: "threads", target: &c.Threads, Max: 1024, Group: engine, Commands: all, Backends: "native",
 			Help: "CPU threads that compute; 0 is as many as the process may use"},
 		{Name: "cpu_kernels", target: &c.CPUKernels, Group: engine, Commands: all, Backends: "native",

@@ -152,7 +152,7 @@ func (e *Engine) loadModel(ck *checkpoint.Checkpoint, spec *model.Spec) error {
 		return err
 	}
 	o := model.Options{DType: dt, MaxLen: e.opts.MaxModelLen, KVDType: model.DType(e.opts.KVDType),
-		Bits: e.opts.QuantizationBits}
+		Bits: e.opts.QuantizationBits, Mapped: e.opts.Mmap}
 	if need, have := spec.WeightBytes(o), e.opts.MemoryBytes; have > 0 && need > have {
 		return fmt.Errorf("the weights need %d MiB, %d MiB more than there is", need>>20, (need-have)>>20)
 	}
@@ -164,7 +164,11 @@ func (e *Engine) loadModel(ck *checkpoint.Checkpoint, spec *model.Spec) error {
 			return err
 		}
 		e.model, err = model.Load(e.device, spec, w, o)
-		err = errors.Join(err, w.Close())
+		if o.Mapped {
+			e.own(w.Close)
+		} else {
+			err = errors.Join(err, w.Close())
+		}
 	}
 	if e.model != nil {
 		e.own(e.model.Close)

@@ -24,6 +24,7 @@ type Options struct {
 	Kernels          string // CPU variant; "": the best this machine runs
 	LoadFormat       string // "auto" reads the weights, "dummy" makes random ones of the same shape; "" is auto
 
+	Mmap             bool   // use the weights from the mapped files of Dir
 	MemoryBytes      int64  // memory that weights and KV cache together may take; 0: no bound
 	MaxModelLen      int    // 0: the checkpoint's own limit
 	KVCacheBytes     int64  // 0: enough for MaxNumSeqs full sequences, at most half of what the weights leave
@@ -99,6 +100,9 @@ func (o Options) validate() error {
 	oneOf("infer_dtype", o.DType, "auto", "float32", "bfloat16", "float16")
 	if b := o.QuantizationBits; b != 0 && b != 4 && b != 8 {
 		bad("quantization_bit: %d is none of 0, 4, 8", b)
+	}
+	if o.Mmap && (o.Dir == "" || o.LoadFormat == "dummy" || o.QuantizationBits != 0) {
+		bad("mmap: the weights must come from a model folder as they are, not built in, dummy or rounded (quantization_bit)")
 	}
 	oneOf("load_format", o.LoadFormat, "auto", "dummy")
 	oneOf("kv_cache_dtype", o.KVDType, "auto", "float32", "bfloat16")

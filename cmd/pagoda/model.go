@@ -32,7 +32,7 @@ func tuneRuntime(log zerolog.Logger) {
 // nativeOptions translates the configuration for the native engine.
 func nativeOptions(cfg *config.Config, log zerolog.Logger) (native.Options, error) {
 	o := native.Options{
-		DType: cfg.InferDType, QuantizationBits: cfg.QuantizationBit, Threads: cfg.Threads, Kernels: cfg.CPUKernels, LoadFormat: cfg.LoadFormat,
+		DType: cfg.InferDType, QuantizationBits: cfg.QuantizationBit, Threads: cfg.Threads, Kernels: cfg.CPUKernels, LoadFormat: cfg.LoadFormat, Mmap: cfg.Mmap,
 		MemoryBytes: availableMemory(), MaxModelLen: cfg.MaxModelLen, KVCacheBytes: cfg.KVCacheMemory, KVDType: cfg.KVCacheDType,
 		MaxNumSeqs: cfg.MaxNumSeqs, MaxBatchedTokens: cfg.MaxNumBatchedTokens, MaxQueue: cfg.MaxQueue,
 		NoPrefixCache:     !cfg.EnablePrefixCaching,

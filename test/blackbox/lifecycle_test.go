@@ -324,22 +324,32 @@ func TestBadModel(t *testing.T) {
 	}
 }
 
-// TestModelFolder: the same model from a folder, with an adapter, under other names.
+// TestModelFolder: the same model from a folder, with an adapter, under other names, copied to memory and used from its file.
 func TestModelFolder(t *testing.T) {
 	dir := copyModel(t)
 	adapter, err := filepath.Abs(root + "/models/demo/adapters/shout")
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := serve(t, "--model_name_or_path", dir, "served_model_name=mine", "--adapter-name-or-path", "loud="+adapter)
-	if got := p.must(t, chatPath, say("mine", "hi")).choices[0].text; got != "Hi! How can I help you?" {
-		t.Errorf("got %q", got)
+	weights := map[bool]float64{}
+	for _, mapped := range []bool{false, true} {
+		p := serve(t, "--model_name_or_path", dir, "served_model_name=mine", "--adapter-name-or-path", "loud="+adapter,
+			fmt.Sprintf("mmap=%v", mapped))
+		if got := p.must(t, chatPath, say("mine", "hi")).choices[0].text; got != "Hi! How can I help you?" {
+			t.Errorf("mmap=%v: got %q", mapped, got)
+		}
+		if got := p.must(t, chatPath, say("loud", "hi")).choices[0].text; got != "HI! HOW CAN I HELP YOU!" {
+			t.Errorf("mmap=%v: got %q", mapped, got)
+		}
+		if a, err := p.ask(t.Context(), chatPath, say(demo, "hi")); err != nil || a.status != http.StatusNotFound {
+			t.Errorf("mmap=%v: %+v, %v", mapped, a, err)
+		}
+		weights[mapped], _ = p.line(t, "ready")["weight_bytes"].(float64)
+		p.signal(t, syscall.SIGTERM)
+		p.wantExit(t, limit, 0)
 	}
-	if got := p.must(t, chatPath, say("loud", "hi")).choices[0].text; got != "HI! HOW CAN I HELP YOU!" {
-		t.Errorf("got %q", got)
-	}
-	if a, err := p.ask(t.Context(), chatPath, say(demo, "hi")); err != nil || a.status != http.StatusNotFound {
-		t.Errorf("%+v, %v", a, err)
+	if !(weights[true] > 0 && weights[true] < weights[false]/4) {
+		t.Errorf("weights take %v bytes mapped, %v copied", weights[true], weights[false])
 	}
 }
 

@@ -16,6 +16,7 @@ type Options struct {
 	KVDType DType // Auto, Float32 or BFloat16; "" is Auto, which is Float32
 	MaxLen  int   // tokens of a sequence; 0: as many as the checkpoint was made for
 	Bits    int   // 8 or 4: weights are rounded to that many bits when they are loaded; 0: they are not
+	Mapped  bool  // matrices are used from the checkpoint's mapped files, which must stay open: slower, but without a copy
 }
 
 // source gives the weights. Tensors are asked for in the order in which they are packed and released after it, so
@@ -34,7 +35,7 @@ func (s weightsSource) tensor(name string, _ []int) checkpoint.Tensor {
 
 func (s weightsSource) release(name string) { s.Release(name) }
 
-// Load packs a checkpoint's weights into device memory. The caller may close w afterwards.
+// Load packs a checkpoint's weights into device memory. The caller may close w afterwards, but for Options.Mapped.
 func Load(dev *kernels.Device, spec *Spec, w *checkpoint.Weights, o Options) (*Model, error) {
 	if err := spec.checkWeights(w); err != nil {
 		return nil, fmt.Errorf("load model: %w", err)
@@ -70,6 +71,9 @@ func (o Options) check(s *Spec) error {
 	}
 	if o.Bits != 0 && o.Bits != 4 && o.Bits != 8 {
 		return fmt.Errorf("weights of %d bits: 8 or 4", o.Bits)
+	}
+	if o.Mapped && o.Bits != 0 {
+		return errors.New("weights that are rounded cannot be used from mapped files")
 	}
 	if o.MaxLen < 0 || o.MaxLen > s.MaxLen {
 		return fmt.Errorf("a length of %d tokens; the model was made for at most %d", o.MaxLen, s.MaxLen)
@@ -151,10 +155,18 @@ func (l *loader) matrix(k int, names ...string) *kernels.Matrix {
 	if dt == 0 {
 		dt = l.packedAs(parts)
 	}
-	m, err := l.dev.PackMatrix(dt, k, parts...)
+	pack := l.dev.PackMatrix
+	if l.options.Mapped {
+		pack = l.dev.MapMatrix
+	}
+	m, err := pack(dt, k, parts...)
 	if err != nil {
 		l.err = fmt.Errorf("%s: %w", names[0], err)
 		return nil
+	}
+	if l.options.Mapped {
+		l.mapped += m.Bytes()
+		return m
 	}
 	for _, name := range names {
 		l.src.release(name + ".weight")

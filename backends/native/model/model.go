@@ -21,8 +21,8 @@ type Model struct {
 	finalNorm kernels.Tensor
 	rope      kernels.Tensor // [maxLen, headDim], cosines then sines
 
-	small *kernels.Buffer // norm weights and the rope table
-	bytes int64
+	small         *kernels.Buffer // norm weights and the rope table
+	bytes, mapped int64           // of the weights in memory, and of those in mapped files
 }
 
 // layer is a decoder layer's weights. Norm weights are F32 [1, n].
@@ -51,15 +51,15 @@ func (m *Model) MaxLen() int { return m.maxLen }
 // be sampled.
 func (m *Model) VocabSize() int { return m.spec.Vocab }
 
-// Bytes is the memory of the weights.
+// Bytes is the memory of the weights, without those that are used from mapped files.
 func (m *Model) Bytes() int64 { return m.bytes }
 
 // StepBytes is how many of them a step reads that computes logits: all but an embedding that is not the output matrix too.
 func (m *Model) StepBytes() int64 {
 	if m.embed == m.head {
-		return m.bytes
+		return m.bytes + m.mapped
 	}
-	return m.bytes - m.embed.Bytes()
+	return m.bytes + m.mapped - m.embed.Bytes()
 }
 
 // Weights says what the weights are kept as.

@@ -102,6 +102,9 @@ func (s *Spec) WeightBytes(o Options) (bytes int64) {
 			bytes += int64(t.shape[0]) * int64(kernels.F32.Size())
 			continue
 		}
+		if o.Mapped {
+			continue
+		}
 		name := strings.TrimSuffix(t.name, ".weight")
 		dt := cmp.Or(o.quantized(name == s.names.embed || name == s.names.head), s.storedAs(s.resolve(o.DType)))
 		bytes += kernels.MatrixBytes(dt, t.shape[0], t.shape[1])

@@ -26,6 +26,7 @@ type Device struct {
 	variant   string
 	threads   int
 	allocated atomic.Int64
+	memory    arena
 
 	mu     sync.Mutex // guards closed and orders the ops
 	closed bool
@@ -134,16 +135,16 @@ func (s *Stream) end() { s.dev.mu.Unlock() }
 type Buffer struct {
 	dev  *Device
 	data []byte // the asked size
-	held mapping
+	held region
 }
 
-// Alloc returns zeroed memory off the Go heap, aligned to 64 bytes; large memory to 2 MiB, in huge pages if the
-// system grants them.
+// Alloc returns zeroed memory off the Go heap, aligned to 64 bytes; large memory in huge pages if the system grants
+// them.
 func (d *Device) Alloc(bytes int) (*Buffer, error) {
 	if bytes < 0 {
 		return nil, fmt.Errorf("kernels: alloc of %d bytes", bytes)
 	}
-	data, held, err := mapMemory(bytes)
+	data, held, err := d.memory.alloc(bytes)
 	if err != nil {
 		return nil, fmt.Errorf("kernels: alloc of %d bytes: %w", bytes, err)
 	}
@@ -182,7 +183,7 @@ func (b *Buffer) Close() error {
 	}
 	d, n := b.dev, len(b.data)
 	b.dev, b.data = nil, nil
-	if err := b.held.unmap(); err != nil {
+	if err := b.held.free(); err != nil {
 		return fmt.Errorf("kernels: free: %w", err)
 	}
 	d.allocated.Add(-int64(n))

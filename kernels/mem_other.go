@@ -4,13 +4,16 @@ package kernels
 
 import "unsafe"
 
-// mapping keeps the Go slice that stands in for mapped memory.
-type mapping []byte
+// arena gives memory of the Go heap out.
+type arena struct{}
 
-func mapMemory(n int) ([]byte, mapping, error) {
+// region keeps the Go slice.
+type region []byte
+
+func (*arena) alloc(n int) ([]byte, region, error) {
 	m := make([]byte, n+64)
 	off := int(-uintptr(unsafe.Pointer(unsafe.SliceData(m))) & 63)
 	return m[off : off+n : off+n], m, nil
 }
 
-func (m mapping) unmap() error { return nil }
+func (region) free() error { return nil }

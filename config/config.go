@@ -40,6 +40,7 @@ type Config struct {
 
 	SpeculativeMethod    string
 	NumSpeculativeTokens int
+	DraftModel           string
 	PromptLookupMin      int
 	PromptLookupMax      int
 
@@ -125,6 +126,9 @@ func (c *Config) Validate() error {
 	if c.MaxNumBatchedTokens < c.MaxNumSeqs {
 		bad("max_num_batched_tokens (%d) must not be below max_num_seqs (%d): a step holds a token of every sequence",
 			c.MaxNumBatchedTokens, c.MaxNumSeqs)
+	}
+	if (c.SpeculativeMethod == "draft_model") != (c.DraftModel != "") {
+		bad("speculative_method draft_model and a draft_model go together")
 	}
 	if c.PromptLookupMax < c.PromptLookupMin {
 		bad("prompt_lookup_max (%d) must not be below prompt_lookup_min (%d)", c.PromptLookupMax, c.PromptLookupMin)

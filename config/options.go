@@ -97,12 +97,14 @@ func (c *Config) options() []*Option {
 			Backends: "native", Help: "most sequences that wait; beyond it requests are answered 429"},
 		{Name: "enable_prefix_caching", target: &c.EnablePrefixCaching, Default: "true", Group: engine, Commands: all,
 			Backends: "native", Help: "keep computed prompt blocks for later requests that begin alike"},
-		{Name: "speculative_method", target: &c.SpeculativeMethod, Default: "none", Choices: []string{"none", "ngram"},
-			Group: engine, Commands: all, Backends: "native", Help: "guess several tokens ahead and have one step check them; " +
-				"the answers are the same. ngram guesses that a text repeats itself, none does so only for requests " +
-				"with speculative_tokens"},
+		{Name: "speculative_method", target: &c.SpeculativeMethod, Default: "none", Choices: []string{"none", "ngram",
+			"draft_model"}, Group: engine, Commands: all, Backends: "native", Help: "guess several tokens ahead and have one " +
+			"step check them; the answers are the same. ngram guesses that a text repeats itself, draft_model asks a " +
+			"smaller model, none is ngram for requests with speculative_tokens only"},
 		{Name: "num_speculative_tokens", target: &c.NumSpeculativeTokens, Default: "8", Max: 64, Group: engine,
 			Commands: all, Backends: "native", Help: "most tokens guessed ahead, by requests too; 0 turns guessing off"},
+		{Name: "draft_model", target: &c.DraftModel, Group: engine, Commands: all, Backends: "native",
+			Help: "folder of the smaller model's checkpoint; it must have the same vocabulary, and its KV cache counts as part of kv_cache_memory"},
 		{Name: "prompt_lookup_min", target: &c.PromptLookupMin, Default: "2", Min: 1, Max: 64, Group: engine,
 			Commands: all, Backends: "native", Help: "tokens that must be repeated before ngram guesses"},
 		{Name: "prompt_lookup_max", target: &c.PromptLookupMax, Default: "5", Min: 1, Max: 64, Group: engine,

@@ -14,7 +14,7 @@ type Footprint struct {
 	StepBytes   int64 // of them, what a step reads at least when it computes logits
 	KVBytes     int64
 	KVTokens    int   // tokens that the KV cache holds
-	OtherBytes  int64 // adapters and work buffers
+	OtherBytes  int64 // adapters, draft model and work buffers
 }
 
 // Footprint reports sizes that do not change while the engine serves.

@@ -49,6 +49,7 @@ type Engine struct {
 	owned  []func() error
 	device *kernels.Device
 	model  *model.Model
+	draft  *model.Model // nil: none guesses ahead
 	kv     *model.KV
 
 	mu       sync.Mutex // guards what follows
@@ -134,6 +135,9 @@ func (e *Engine) load() error {
 	if err := e.loadAdapters(); err != nil {
 		return err
 	}
+	if err := e.loadDraft(); err != nil {
+		return fmt.Errorf("draft model: %w", err)
+	}
 	e.eos = endOfSequence(cfg, gen, e.tok)
 	if e.opts.NoGenerationConfig {
 		gen = nil
@@ -147,37 +151,44 @@ func (e *Engine) load() error {
 }
 
 func (e *Engine) loadModel(ck *checkpoint.Checkpoint, spec *model.Spec) error {
-	dt, err := model.ParseDType(e.opts.DType)
-	if err != nil {
+	var err error
+	if e.model, err = e.loadWeights(ck, spec, e.opts.MaxModelLen); err != nil {
 		return err
 	}
-	o := model.Options{DType: dt, MaxLen: e.opts.MaxModelLen, KVDType: model.DType(e.opts.KVDType),
-		Bits: e.opts.QuantizationBits, Mapped: e.opts.Mmap}
-	if need, have := spec.WeightBytes(o), e.opts.MemoryBytes; have > 0 && need > have {
-		return fmt.Errorf("the weights need %d MiB, %d MiB more than there is", need>>20, (need-have)>>20)
+	e.maxLen = e.model.MaxLen()
+	return nil
+}
+
+// loadWeights loads a checkpoint's model for sequences of maxLen tokens, 0: as long as it can. The engine owns it.
+func (e *Engine) loadWeights(ck *checkpoint.Checkpoint, spec *model.Spec, maxLen int) (*model.Model, error) {
+	dt, err := model.ParseDType(e.opts.DType)
+	if err != nil {
+		return nil, err
 	}
+	o := model.Options{DType: dt, MaxLen: maxLen, KVDType: model.DType(e.opts.KVDType),
+		Bits: e.opts.QuantizationBits, Mapped: e.opts.Mmap}
+	if need, have := spec.WeightBytes(o), e.opts.MemoryBytes-e.device.Allocated(); e.opts.MemoryBytes > 0 && need > have {
+		return nil, fmt.Errorf("the weights need %d MiB, %d MiB more than there is", need>>20, (need-have)>>20)
+	}
+	var m *model.Model
 	if e.opts.LoadFormat == "dummy" {
-		e.model, err = model.LoadDummy(e.device, spec, 1, o)
+		m, err = model.LoadDummy(e.device, spec, 1, o)
 	} else {
 		var w *checkpoint.Weights
 		if w, err = ck.Weights(); err != nil {
-			return err
+			return nil, err
 		}
-		e.model, err = model.Load(e.device, spec, w, o)
+		m, err = model.Load(e.device, spec, w, o)
 		if o.Mapped {
 			e.own(w.Close)
 		} else {
 			err = errors.Join(err, w.Close())
 		}
 	}
-	if e.model != nil {
-		e.own(e.model.Close)
+	if m != nil {
+		e.own(m.Close)
 	}
-	if err != nil {
-		return err
-	}
-	e.maxLen = e.model.MaxLen()
-	return nil
+	return m, err
 }
 
 func (e *Engine) loadAdapters() error {
@@ -231,7 +242,11 @@ func (e *Engine) startRunner() error {
 		return err
 	}
 	x := newExecutor(e.device.NewStream(), work, vocab, e.vocab, BlockSize)
-	e.runner = newRunner(s, x, lookupDrafter{}, e.opts.MaxQueue, e.opts.Log)
+	d, err := e.newDrafter(blocks)
+	if err != nil {
+		return err
+	}
+	e.runner = newRunner(s, x, d, e.opts.MaxQueue, e.opts.Log)
 	return nil
 }
 
@@ -239,6 +254,9 @@ func (e *Engine) startRunner() error {
 // half of the memory that the weights leave.
 func (e *Engine) numBlocks() (int, error) {
 	per := e.model.KVBytesPerBlock(BlockSize)
+	if e.draft != nil {
+		per += e.draft.KVBytesPerBlock(BlockSize)
+	}
 	perSeq := int64(e.maxLen+BlockSize-1) / BlockSize
 	blocks := perSeq * int64(e.opts.MaxNumSeqs)
 	if e.opts.KVCacheBytes > 0 {

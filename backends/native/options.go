@@ -34,10 +34,12 @@ type Options struct {
 	MaxQueue         int    // sequences waiting; 0 is 512
 	NoPrefixCache    bool
 
-	// Guessing ahead (speculative decoding): "none" only does it for requests that ask for it, "ngram" for all that do not
-	// ask for less. "" is none.
+	// Guessing ahead (speculative decoding): "none" only does it for requests that ask for it, "ngram" by what
+	// was said before and "draft_model" by a smaller model for all that do not ask for less. "" is none.
 	SpeculativeMethod    string
-	NumSpeculativeTokens int // most tokens that a step guesses of a sequence; 0: no request may have any
+	NumSpeculativeTokens int    // most tokens that a step guesses of a sequence; 0: no request may have any
+	DraftDir             string // the smaller model's checkpoint, of the same vocabulary; or DraftFiles
+	DraftFiles           fs.FS
 	PromptLookupMin      int // tokens that must repeat before a guess is made; 0 is 2
 	PromptLookupMax      int // tokens beyond which more make no difference; 0 is 5
 
@@ -106,7 +108,10 @@ func (o Options) validate() error {
 	}
 	oneOf("load_format", o.LoadFormat, "auto", "dummy")
 	oneOf("kv_cache_dtype", o.KVDType, "auto", "float32", "bfloat16")
-	oneOf("speculative_method", o.SpeculativeMethod, "none", "ngram")
+	oneOf("speculative_method", o.SpeculativeMethod, "none", "ngram", "draft_model")
+	if given := o.DraftDir != "" || o.DraftFiles != nil; given != (o.SpeculativeMethod == "draft_model") {
+		bad("speculative_method draft_model and a draft_model go together")
+	}
 	oneOf("tool_call_parser", o.ToolParser, "auto", "none", "hermes")
 	oneOf("reasoning_parser", o.ReasoningParser, "auto", "none", "qwen3")
 	notNegative := func(name string, v int64) {

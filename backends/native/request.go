@@ -123,6 +123,9 @@ func (o *Options) guessesAhead(req *engine.Request) (int, *engine.Error) {
 // newGuess prepares for guessing a choice's text. The prompt is indexed here, off the loop.
 func (e *Engine) newGuess(ahead int, prompt []int32) (*guess, error) {
 	g := newGuess(ahead)
+	if e.opts.SpeculativeMethod == "draft_model" {
+		return g, nil
+	}
 	var err error
 	if g.lookup, err = draft.NewLookup(e.opts.PromptLookupMin, e.opts.PromptLookupMax); err != nil {
 		return nil, engine.AsError(err)

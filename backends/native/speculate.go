@@ -12,7 +12,9 @@ const maxSpeculativeTokens = 64
 
 // drafter guesses what sequences say next.
 type drafter interface {
-	// draft sets the Draft of each of the plan's items to at most most[i] tokens.
+	// prepare learns the items' texts. What it takes is not counted as the cost of a draft.
+	prepare(plan sched.Plan, most []int) error
+	// draft sets the Draft of each of the plan's items to at most most[i] tokens, where it knows any.
 	draft(plan sched.Plan, most []int) error
 	// forget frees what is kept for a choice that has ended.
 	forget(c *choice)
@@ -56,22 +58,27 @@ func (s *speculator) draft(sc *sched.Scheduler, plan sched.Plan) error {
 		return nil
 	}
 	sc.MakeRoom(plan, s.most)
-	start := time.Now()
-	err := s.guarded(plan)
-	if err != nil {
+	if err := s.guarded(plan); err != nil {
 		for i := range plan.Items {
 			plan.Items[i].Draft = nil
 			plan.Items[i].Seq.Owner.(*choice).guess = nil
 		}
 		return err
 	}
-	s.cost.addDrafts(plan, time.Since(start))
 	return nil
 }
 
 func (s *speculator) guarded(plan sched.Plan) (err error) {
 	defer recovered(&err)
-	return s.drafter.draft(plan, s.most)
+	if err := s.drafter.prepare(plan, s.most); err != nil {
+		return err
+	}
+	start := time.Now()
+	if err := s.drafter.draft(plan, s.most); err != nil {
+		return err
+	}
+	s.cost.addDrafts(plan, time.Since(start))
+	return nil
 }
 
 // guess is what is known about guessing one sequence's text.
@@ -81,7 +88,7 @@ type guess struct {
 	credit float64 // what may be lost, in times of a token
 	cost   float64 // of a token guessed, as of the last step
 
-	lookup *draft.Lookup // of prompt and output, for lookupDrafter
+	lookup *draft.Lookup // of prompt and output, for lookupDrafter; nil with another
 	buffer []int32       // the last draft's memory
 }
 
@@ -182,6 +189,16 @@ func (c *stepCost) ofGuess(n int) float64 {
 // lookupDrafter guesses that a text repeats itself.
 type lookupDrafter struct{}
 
+func (lookupDrafter) prepare(plan sched.Plan, most []int) error {
+	for i, it := range plan.Items {
+		if most[i] > 0 {
+			l := it.Seq.Owner.(*choice).guess.lookup
+			l.Add(it.Seq.Tokens[l.Len():]...)
+		}
+	}
+	return nil
+}
+
 func (lookupDrafter) draft(plan sched.Plan, most []int) error {
 	for i := range plan.Items {
 		it := &plan.Items[i]
@@ -189,7 +206,6 @@ func (lookupDrafter) draft(plan sched.Plan, most []int) error {
 			continue
 		}
 		g := it.Seq.Owner.(*choice).guess
-		g.lookup.Add(it.Seq.Tokens[g.lookup.Len():]...)
 		g.buffer = g.lookup.Draft(g.buffer[:0], most[i])
 		it.Draft = g.buffer
 	}

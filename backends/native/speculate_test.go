@@ -3,16 +3,21 @@ package native
 import (
 	"context"
 	"fmt"
+	"io/fs"
 	"math"
 	"math/rand/v2"
 	"reflect"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
+	"testing/fstest"
 	"time"
 
+	"pagoda/backends/native/model"
 	"pagoda/backends/native/sched"
 	"pagoda/engine"
+	"pagoda/models/demo"
 )
 
 // TestGuessingChangesNothing holds everything that a client sees, and the logits behind each token bit for bit, against
@@ -38,7 +43,11 @@ func TestGuessingChangesNothing(t *testing.T) {
 				drafter func(e *Engine) drafter
 				check   func(t *testing.T, s engine.Stats)
 			}{
-				{name: "ngram", options: Options{}},
+				{name: "ngram", options: Options{}, check: func(t *testing.T, s engine.Stats) {
+					if s.AcceptedTokens == 0 {
+						t.Error("nothing was guessed right")
+					}
+				}},
 				{name: "no prefix cache", options: Options{NoPrefixCache: true}},
 				{name: "preempted", options: Options{MaxModelLen: longest, KVCacheBytes: twoSeqs},
 					check: func(t *testing.T, s engine.Stats) {
@@ -47,12 +56,31 @@ func TestGuessingChangesNothing(t *testing.T) {
 						}
 					}},
 				{name: "small steps", options: Options{MaxNumSeqs: 4, MaxBatchedTokens: 9}},
+				{name: "its own draft", options: Options{SpeculativeMethod: "draft_model", DraftFiles: demo.FS()}, drafter: eagerly,
+					check: func(t *testing.T, s engine.Stats) {
+						if 10*s.AcceptedTokens < 6*s.DraftTokens || s.DraftTokens < 1000 {
+							t.Errorf("%d of %d right", s.AcceptedTokens, s.DraftTokens)
+						}
+					}},
+				{name: "its own draft, few blocks", options: Options{SpeculativeMethod: "draft_model", DraftFiles: demo.FS(),
+					NoPrefixCache: true, MaxNumSeqs: 4, MaxBatchedTokens: 40, MaxModelLen: longest, KVCacheBytes: 2 * twoSeqs},
+					drafter: eagerly},
+				{name: "a random draft", options: Options{SpeculativeMethod: "ngram"}, drafter: func(e *Engine) drafter {
+					e.runner.spec.drafter = randomDraft(t, e)
+					return eagerly(e)
+				},
+					check: func(t *testing.T, s engine.Stats) {
+						if 20*s.AcceptedTokens > s.DraftTokens || s.DraftTokens < 1000 {
+							t.Errorf("%d of %d right", s.AcceptedTokens, s.DraftTokens)
+						}
+					}},
 				{name: "oracle", options: Options{NumSpeculativeTokens: 64},
 					drafter: func(e *Engine) drafter { return &oracle{answers: answersOf(reqs, want), vocab: int32(e.vocab)} }},
 			} {
 				t.Run(v.name, func(t *testing.T) {
 					o := v.options
-					o.DType, o.SpeculativeMethod = dtype, "ngram"
+					o.DType = dtype
+					setDefault(&o.SpeculativeMethod, "ngram")
 					setDefault(&o.NumSpeculativeTokens, 8)
 					e := open(t, o)
 					if v.drafter != nil {
@@ -80,7 +108,7 @@ func TestGuessingChangesNothing(t *testing.T) {
 						t.Error(err)
 					}
 					s := e.Stats()[0]
-					if s.AcceptedTokens == 0 || s.AcceptedTokens == s.DraftTokens || s.DraftTokens < s.Drafts ||
+					if s.Drafts == 0 || s.DraftTokens < s.Drafts ||
 						sum(s.AcceptedAt) != s.AcceptedTokens {
 						t.Errorf("%d guesses of %d tokens, %d right, at %v", s.Drafts, s.DraftTokens, s.AcceptedTokens, s.AcceptedAt)
 					}
@@ -190,6 +218,117 @@ func answersOf(reqs []*engine.Request, results [][]result) map[string][]int32 {
 	return m
 }
 
+// TestOwnDraftIsRight: a model that is its own draft guesses every token right, whatever was accepted, cut off, preempted
+// or evicted before, so that its keys and values are those of the text.
+func TestOwnDraftIsRight(t *testing.T) {
+	all := cases(t)
+	for name, o := range map[string]Options{
+		"room for all":    {},
+		"no prefix cache": {NoPrefixCache: true},
+		"few blocks":      {MaxModelLen: 700, KVCacheBytes: 2 * 90 * demoBlockBytes, NoPrefixCache: true, MaxBatchedTokens: 90},
+	} {
+		t.Run(name, func(t *testing.T) {
+			o.DType, o.SpeculativeMethod, o.DraftFiles, o.NumSpeculativeTokens = "float32", "draft_model", demo.FS(), 7
+			e := open(t, o)
+			e.runner.spec.drafter = &eager{e.runner.spec.drafter, e}
+			parallel(8, 40, func(i int) {
+				req := all[rand.IntN(len(all))].greedy()
+				req.Model, req.Sampling.IgnoreEOS, req.Sampling.N = "pagoda-demo", true, 1+i%3
+				req.Sampling.MaxTokens = ptr(1 + rand.IntN(100))
+				if i%2 == 0 {
+					req.SpeculativeTokens = ptr(rand.IntN(8))
+				}
+				if _, err := run(context.Background(), e, req); err != nil {
+					t.Error(err)
+				}
+			})
+			if s := e.Stats()[0]; s.AcceptedTokens != s.DraftTokens || s.DraftTokens < 1000 {
+				t.Errorf("%d of %d guesses right, at %v", s.AcceptedTokens, s.DraftTokens, s.AcceptedAt)
+			}
+		})
+	}
+}
+
+// TestDraftModelRefused: a draft model must speak the same tokens.
+func TestDraftModelRefused(t *testing.T) {
+	tokenizer, err := fs.ReadFile(demo.FS(), "tokenizer.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	config, err := fs.ReadFile(demo.FS(), "config.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct {
+		tokenizer, config string
+		want              string
+	}{
+		"fewer tokens":       {string(tokenizer), strings.Replace(string(config), `"vocab_size": 2048`, `"vocab_size": 2000`, 1), "2000 tokens"},
+		"other tokens":       {strings.Replace(string(tokenizer), `"!": `, `"\u00a1": `, 1), string(config), "its token"},
+		"no tokenizer":       {"", string(config), "tokenizer"},
+		"unknown kind":       {string(tokenizer), strings.Replace(string(config), "Qwen3ForCausalLM", "Nothing", 1), "Nothing"},
+		"without any weight": {string(tokenizer), string(config), "safetensors"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			files := fstest.MapFS{"config.json": &fstest.MapFile{Data: []byte(c.config)}}
+			if c.tokenizer != "" {
+				files["tokenizer.json"] = &fstest.MapFile{Data: []byte(c.tokenizer)}
+			}
+			_, err := New(Options{Files: demo.FS(), Name: "pagoda-demo", SpeculativeMethod: "draft_model", DraftFiles: files})
+			if err == nil || !strings.Contains(err.Error(), "draft model: ") || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("error %v, want one about %q", err, c.want)
+			}
+		})
+	}
+	for name, o := range map[string]Options{
+		"no draft model":   {SpeculativeMethod: "draft_model"},
+		"draft model idle": {SpeculativeMethod: "ngram", DraftFiles: demo.FS()},
+	} {
+		o.Files, o.Name = demo.FS(), "pagoda-demo"
+		if _, err := New(o); err == nil || !strings.Contains(err.Error(), "draft_model") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// eager drafts whatever it costs.
+type eager struct {
+	drafter
+	e *Engine
+}
+
+func eagerly(e *Engine) drafter { return &eager{e.runner.spec.drafter, e} }
+
+func (x *eager) draft(plan sched.Plan, most []int) error {
+	x.e.runner.spec.cost = stepCost{}
+	for _, it := range plan.Items {
+		if g := it.Seq.Owner.(*choice).guess; g != nil {
+			g.rate, g.credit = 1, 1000
+		}
+	}
+	return x.drafter.draft(plan, most)
+}
+
+// randomDraft drafts by a model of random weights, which is about never right.
+func randomDraft(t *testing.T, e *Engine) drafter {
+	m, err := model.LoadDummy(e.device, e.model.Spec(), 7, model.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	e.own(m.Close)
+	kv, err := m.NewKV(256, BlockSize)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e.own(kv.Close)
+	d, err := newModelDrafter(m, kv, e.device.NewStream(), e.vocab, 64, e.opts.MaxNumSeqs, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e.own(d.close)
+	return d
+}
+
 // oracle knows the answers and drafts them up to a random place, and then nonsense: every place of a rejection comes up.
 type oracle struct {
 	answers map[string][]int32
@@ -220,7 +359,8 @@ func (o *oracle) draft(plan sched.Plan, most []int) error {
 	return nil
 }
 
-func (o *oracle) forget(*choice) {}
+func (o *oracle) prepare(sched.Plan, []int) error { return nil }
+func (o *oracle) forget(*choice)                  {}
 
 // failing breaks in every way that a drafter can.
 type failing struct{ calls int }
@@ -235,7 +375,8 @@ func (f *failing) draft(plan sched.Plan, most []int) error {
 	return fmt.Errorf("no idea")
 }
 
-func (f *failing) forget(*choice) {}
+func (f *failing) prepare(sched.Plan, []int) error { return nil }
+func (f *failing) forget(*choice)                  {}
 
 func TestFailingDrafter(t *testing.T) {
 	e := open(t, Options{DType: "float32", SpeculativeMethod: "ngram", NumSpeculativeTokens: 4})

@@ -37,7 +37,7 @@ func nativeOptions(cfg *config.Config, log zerolog.Logger) (native.Options, erro
 		MaxNumSeqs: cfg.MaxNumSeqs, MaxBatchedTokens: cfg.MaxNumBatchedTokens, MaxQueue: cfg.MaxQueue,
 		NoPrefixCache:     !cfg.EnablePrefixCaching,
 		SpeculativeMethod: cfg.SpeculativeMethod, NumSpeculativeTokens: cfg.NumSpeculativeTokens,
-		PromptLookupMin: cfg.PromptLookupMin, PromptLookupMax: cfg.PromptLookupMax,
+		DraftDir: cfg.DraftModel, PromptLookupMin: cfg.PromptLookupMin, PromptLookupMax: cfg.PromptLookupMax,
 		ToolParser: cfg.ToolCallParser, ReasoningParser: cfg.ReasoningParser,
 		NoGenerationConfig: cfg.GenerationConfig == "none",
 		Log:                log,
@@ -54,6 +54,11 @@ func nativeOptions(cfg *config.Config, log zerolog.Logger) (native.Options, erro
 			return o, fmt.Errorf("adapter_name_or_path: %w", err)
 		}
 		o.Adapters = append(o.Adapters, native.AdapterSource{Name: a.Name, Dir: a.Path})
+	}
+	if cfg.DraftModel != "" {
+		if err := isFolder(cfg.DraftModel); err != nil {
+			return o, fmt.Errorf("draft_model: %w", err)
+		}
 	}
 	if cfg.ChatTemplate != "" {
 		text, err := os.ReadFile(cfg.ChatTemplate)

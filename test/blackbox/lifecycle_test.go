@@ -229,6 +229,7 @@ func TestBadOptions(t *testing.T) {
 		{name: "file", args: []string{config}, want: []string{"serve.yaml:2", "max_num_seq"}},
 		{name: "no file", args: []string{"nothing.yaml"}, want: []string{"nothing.yaml"}},
 		{name: "two problems", args: []string{"--port", "x", "--threads", "y"}, want: []string{"--port", "--threads"}},
+		{name: "idle draft model", args: []string{"--draft-model", "."}, want: []string{"speculative_method"}},
 		{name: "backend", args: []string{"--infer-backend", "vllm"}, want: []string{"infer", "vllm"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -298,6 +299,8 @@ func TestBadModel(t *testing.T) {
 			want: []string{"adapter_name_or_path", "nothing"}},
 		{name: "adapter without files", args: []string{"--model", "DIR", "--adapter-name-or-path", "poems=DIR"},
 			want: []string{"poems", "adapter_config.json"}},
+		{name: "no draft model", args: []string{"--speculative-method", "draft_model", "--draft-model", "DIR/nothing"},
+			want: []string{"draft_model", "nothing"}},
 		{name: "template with an error", spoil: write("chat_template.jinja", "{% if %}"),
 			want: []string{"template"}},
 		{name: "too little memory", args: []string{"--model", "DIR", "--kv-cache-memory", "64KiB"},
@@ -350,6 +353,21 @@ func TestModelFolder(t *testing.T) {
 	}
 	if !(weights[true] > 0 && weights[true] < weights[false]/4) {
 		t.Errorf("weights take %v bytes mapped, %v copied", weights[true], weights[false])
+	}
+}
+
+// TestDraftModel: the model as its own draft says the same, and guesses.
+func TestDraftModel(t *testing.T) {
+	p := serve(t, "--speculative-method", "draft_model", "--draft-model", copyModel(t))
+	for _, model := range []string{demo, "shout"} {
+		want := map[string]string{demo: "Hi! How can I help you?", "shout": "HI! HOW CAN I HELP YOU!"}[model]
+		if got := p.must(t, chatPath, say(model, "hi")).choices[0].text; got != want {
+			t.Errorf("%s: got %q", model, got)
+		}
+	}
+	m := p.metrics(t)
+	if m.sum(t, "vllm:spec_decode_num_accepted_tokens_total") == 0 || m.sum(t, "pagoda_spec_decode_num_draft_tokens_total") == 0 {
+		t.Error("nothing was guessed")
 	}
 }
 

@@ -224,7 +224,7 @@ var optionTests = map[string]struct {
 // testedElsewhere are the options whose effect another test sees.
 var testedElsewhere = map[string]string{
 	"model_name_or_path": "TestModelFolder", "adapter_name_or_path": "TestModelFolder", "mmap": "TestModelFolder",
-	"max_queue": "TestFullQueue", "host": "TestPrintConfig", "port": "TestKilled", "write_timeout": "TestStalledClient",
+	"draft_model": "TestDraftModel", "max_queue": "TestFullQueue", "host": "TestPrintConfig", "port": "TestKilled", "write_timeout": "TestStalledClient",
 	"drain_timeout": "TestDrainTimeout", "log_format": "all of them", "access_log": "TestNoAccessLog",
 }
 

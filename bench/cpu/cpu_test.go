@@ -94,7 +94,7 @@ func TestBound(t *testing.T) {
 func TestTable(t *testing.T) {
 	one, two := config{"qwen2.5-0.5b", "bfloat16", 1}, config{"qwen2.5-0.5b", "bfloat16", 2}
 	made := func(c config, row string, r result) result {
-		r.config, r.Row, r.CPU, r.Commit, r.Date = c, row, "A CPU", "abc", "2026-01-02"
+		r.config, r.Row, r.CPU, r.Variant, r.Commit, r.Date = c, row, "A CPU", "fast", "abc", "2026-01-02"
 		return r
 	}
 	var rs results
@@ -120,7 +120,7 @@ func TestTable(t *testing.T) {
 
 ### qwen2.5-0.5b
 
-A CPU, commit abc, 2026-01-02.
+A CPU, kernels fast; commit abc, 2026-01-02, rounds: 1; commit abc, 2026-01-02, rounds: 3.
 
 | | threads | bfloat16 (BF16) |
 |---|---|---|
@@ -135,7 +135,7 @@ A CPU, commit abc, 2026-01-02.
 
 ### qwen3-0.6b
 
-A CPU, commit abc, 2026-01-02.
+A CPU, kernels fast; commit abc, 2026-01-02, rounds: 1.
 
 | | threads | bfloat16 (BF16) |
 |---|---|---|

@@ -64,13 +64,12 @@ func modelOptions(weights string) model.Options {
 }
 
 func main() {
-	err := errors.New("unknown arguments")
+	var err error
 	switch args := os.Args[1:]; {
 	case len(args) == 4 && args[0] == "child":
 		err = child(args[1:])
 	case len(args) == 1 && args[0] == "spin":
 		spin()
-		err = nil
 	default:
 		err = measureAll(args)
 	}

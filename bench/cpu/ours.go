@@ -212,8 +212,8 @@ func (s *stepper) measure(w work) (perSecond float64, err error) {
 		return 0, fmt.Errorf("work %+v does not fit", w)
 	}
 	warm := w
-	if w.Gen > 0 {
-		warm.Gen = min(w.Gen, 2)
+	if w.Gen > 0 { // the first steps, without prompts
+		warm.Prompt, warm.Gen = 0, min(w.Gen, 2)
 	}
 	if _, err := s.pass(warm); err != nil {
 		return 0, err

@@ -111,18 +111,21 @@ func (rs results) table() string {
 
 func (rs results) shapeTable(b *strings.Builder, shape string) {
 	var kinds []string
-	threads, notes := map[int]bool{}, map[string]bool{}
+	threads, notes, variant := map[int]bool{}, map[string]bool{}, ""
 	for _, r := range rs {
 		threads[r.Threads] = true
 		if !slices.Contains(kinds, r.Weights) {
 			kinds = append(kinds, r.Weights)
 		}
-		notes[fmt.Sprintf("%s, commit %s, %s", r.CPU, r.Commit, r.Date)] = true
+		rounds := max(len(r.Ours), len(r.ReadySeconds), 1)
+		notes[fmt.Sprintf("commit %s, %s, rounds: %d", r.Commit, r.Date, rounds)] = true
+		variant = cmp.Or(variant, r.Variant)
 	}
 	slices.SortFunc(kinds, func(x, y string) int {
 		return cmp.Compare(slices.Index(weightKinds, x), slices.Index(weightKinds, y))
 	})
-	fmt.Fprintf(b, "### %s\n\n%s.\n\n| | threads |", shape, strings.Join(sortedKeys(notes), "; "))
+	fmt.Fprintf(b, "### %s\n\n%s, kernels %s; %s.\n\n| | threads |", shape, rs[0].CPU, variant,
+		strings.Join(sortedKeys(notes), "; "))
 	for _, kind := range kinds {
 		fmt.Fprintf(b, " %s (%s) |", kind, strings.ToUpper(llamaTypes[kind]))
 	}

@@ -9,6 +9,13 @@ package ffi
 #cgo nocallback pagoda_tok_id
 #cgo LDFLAGS: -L${SRCDIR}/../build/lib -ltokenizers -ldl -lm -lpthread
 #include "pagoda.h"
+#include <stdlib.h> // defines __GLIBC__
+#ifdef __GLIBC__
+#include <malloc.h>
+static void trim(void) { malloc_trim(0); }
+#else
+static void trim(void) {}
+#endif
 */
 import "C"
 
@@ -53,6 +60,7 @@ type Tokenizer struct {
 	byteLevel bool
 	ends      []uint32 // numIDs+1 entries: id's bytes are table[ends[id]:ends[id+1]]
 	table     string
+	longest   int
 }
 
 // LoadTokenizer reads the contents of a tokenizer.json.
@@ -72,6 +80,7 @@ func LoadTokenizer(config []byte) (*Tokenizer, error) {
 		tok.Close()
 		return nil, fmt.Errorf("load tokenizer: %w", err)
 	}
+	C.trim() // or the C library keeps the memory that reading has freed
 	return t, nil
 }
 
@@ -100,11 +109,15 @@ func (t *Tokenizer) readTables() error {
 	if !C.pagoda_tok_table(t.handle, &out, &msg) {
 		return takeError(msg)
 	}
-	data := takeBytes(out)
+	defer C.pagoda_bytes_free(out)
+	data := unsafe.Slice((*byte)(out.ptr), int(out.len))
 	t.numIDs, t.byteLevel, t.added = info.NumIDs, info.ByteLevel, info.Added
 	t.ends = make([]uint32, t.numIDs+1)
 	for i := range t.ends {
 		t.ends[i] = binary.LittleEndian.Uint32(data[4*i:])
+		if i > 0 {
+			t.longest = max(t.longest, int(t.ends[i]-t.ends[i-1]))
+		}
 	}
 	t.table = string(data[4*len(t.ends):])
 	return nil
@@ -197,6 +210,9 @@ func (t *Tokenizer) TokenBytes(id uint32) string {
 	}
 	return t.table[t.ends[id]:t.ends[id+1]]
 }
+
+// Longest returns the number of bytes of the longest token.
+func (t *Tokenizer) Longest() int { return t.longest }
 
 // ID returns the id of the token spelled so in the vocabulary.
 func (t *Tokenizer) ID(token string) (uint32, bool) {

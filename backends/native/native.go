@@ -40,7 +40,6 @@ type Engine struct {
 	vocab    int // tokens that may be sampled: the tokenizer's, without the padding of the model's rows
 	// The formats of the model's answers, "" for none.
 	reasoning, tools string
-	longest          int           // bytes of the vocabulary's longest token
 	prepare          chan struct{} // capacity: prompts rendered and tokenized at once
 	adapters         *adapter.Registry
 	runner           *runner
@@ -122,16 +121,22 @@ func (e *Engine) load() error {
 	if err != nil {
 		return err
 	}
-	if err := e.loadTokenizer(ck, spec); err != nil {
+	files, err := readTokenizerFiles(ck)
+	if err != nil {
 		return err
 	}
-	if e.device, err = kernels.OpenCPU(kernels.CPUOptions{Threads: e.opts.Threads, Variant: e.opts.Kernels}); err != nil {
+	tok := e.startTokenizer(files)
+	err = e.loadModel(ck, spec, tok.failed)
+	if tokErr := tok.wait(); tokErr != nil {
+		err = tokErr // if the weights failed too, it is because of this
+	}
+	if e.tok != nil {
+		e.own(e.tok.Close)
+	}
+	if err != nil {
 		return err
 	}
-	e.own(e.device.Close)
-	if err := e.loadModel(ck, spec); err != nil {
-		return err
-	}
+	e.vocab = min(e.tok.VocabSize(), spec.Vocab)
 	if err := e.loadAdapters(); err != nil {
 		return err
 	}
@@ -150,23 +155,28 @@ func (e *Engine) load() error {
 	return nil
 }
 
-func (e *Engine) loadModel(ck *checkpoint.Checkpoint, spec *model.Spec) error {
-	var err error
-	if e.model, err = e.loadWeights(ck, spec, e.opts.MaxModelLen); err != nil {
+// loadModel opens the device and packs the weights, unless failed says in between that it is for nothing.
+func (e *Engine) loadModel(ck *checkpoint.Checkpoint, spec *model.Spec, failed func() error) (err error) {
+	if e.device, err = kernels.OpenCPU(kernels.CPUOptions{Threads: e.opts.Threads, Variant: e.opts.Kernels}); err != nil {
+		return err
+	}
+	e.own(e.device.Close)
+	if e.model, err = e.loadWeights(ck, spec, e.opts.MaxModelLen, failed); err != nil {
 		return err
 	}
 	e.maxLen = e.model.MaxLen()
 	return nil
 }
 
-// loadWeights loads a checkpoint's model for sequences of maxLen tokens, 0: as long as it can. The engine owns it.
-func (e *Engine) loadWeights(ck *checkpoint.Checkpoint, spec *model.Spec, maxLen int) (*model.Model, error) {
+// loadWeights loads a checkpoint's model for sequences of maxLen tokens, 0: as long as it can. Check, if there is one, may
+// end it. The engine owns the model.
+func (e *Engine) loadWeights(ck *checkpoint.Checkpoint, spec *model.Spec, maxLen int, check func() error) (*model.Model, error) {
 	dt, err := model.ParseDType(e.opts.DType)
 	if err != nil {
 		return nil, err
 	}
 	o := model.Options{DType: dt, MaxLen: maxLen, KVDType: model.DType(e.opts.KVDType),
-		Bits: e.opts.QuantizationBits, Mapped: e.opts.Mmap}
+		Bits: e.opts.QuantizationBits, Mapped: e.opts.Mmap, Check: check}
 	if need, have := spec.WeightBytes(o), e.opts.MemoryBytes-e.device.Allocated(); e.opts.MemoryBytes > 0 && need > have {
 		return nil, fmt.Errorf("the weights need %d MiB, %d MiB more than there is", need>>20, (need-have)>>20)
 	}

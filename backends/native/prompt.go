@@ -8,7 +8,6 @@ import (
 
 	"pagoda/backends/native/chat"
 	"pagoda/backends/native/jinja"
-	"pagoda/backends/native/model"
 	"pagoda/backends/native/token"
 	"pagoda/checkpoint"
 	"pagoda/engine"
@@ -20,31 +19,67 @@ type prompt struct {
 	openThink bool // it has opened the thoughts
 }
 
-// loadTokenizer reads tokenizer and chat template. A checkpoint without a template serves plain completions only.
-func (e *Engine) loadTokenizer(ck *checkpoint.Checkpoint, spec *model.Spec) error {
-	vocabulary, err := ck.ReadFile("tokenizer.json")
-	if err != nil {
-		return fmt.Errorf("tokenizer: %w", err)
+// tokenizerFiles are a checkpoint's text files, as they are.
+type tokenizerFiles struct {
+	vocabulary, config []byte
+	template           string // "": tokenizer_config.json may have one
+}
+
+func readTokenizerFiles(ck *checkpoint.Checkpoint) (f tokenizerFiles, err error) {
+	if f.vocabulary, err = ck.ReadFile("tokenizer.json"); err != nil {
+		return f, fmt.Errorf("tokenizer: %w", err)
 	}
-	config, err := ck.ReadFile("tokenizer_config.json")
+	if f.config, err = ck.ReadFile("tokenizer_config.json"); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return f, fmt.Errorf("tokenizer: %w", err)
+	}
+	template, err := ck.ReadFile("chat_template.jinja")
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("tokenizer: %w", err)
+		return f, fmt.Errorf("chat template: %w", err)
 	}
-	if e.tok, err = token.Load(vocabulary, config); err != nil {
-		return fmt.Errorf("tokenizer: %w", err)
+	f.template = string(template)
+	return f, nil
+}
+
+// tokenizerLoad is the reading of tokenizer and chat template, which goes on while the weights are packed.
+type tokenizerLoad struct {
+	done chan struct{} // closed at the end; then err is final
+	err  error
+}
+
+// startTokenizer begins to read. Until the load is done its goroutine owns the engine's tokenizer and template.
+func (e *Engine) startTokenizer(f tokenizerFiles) *tokenizerLoad {
+	l := &tokenizerLoad{done: make(chan struct{})}
+	go func() {
+		defer close(l.done)
+		l.err = e.loadTokenizer(f)
+	}()
+	return l
+}
+
+// failed returns the error of a load that has failed already.
+func (l *tokenizerLoad) failed() error {
+	select {
+	case <-l.done:
+		return l.err
+	default:
+		return nil
 	}
-	e.own(e.tok.Close)
-	e.vocab = min(e.tok.VocabSize(), spec.Vocab)
-	for id := range e.vocab {
-		e.longest = max(e.longest, len(e.tok.Bytes(int32(id))))
+}
+
+// wait waits for the end and returns the error.
+func (l *tokenizerLoad) wait() error {
+	<-l.done
+	return l.err
+}
+
+// loadTokenizer reads tokenizer and chat template. A checkpoint without a template serves plain completions only.
+func (e *Engine) loadTokenizer(f tokenizerFiles) (err error) {
+	if e.tok, err = token.Load(f.vocabulary, f.config); err != nil {
+		return fmt.Errorf("tokenizer: %w", err)
 	}
 	source := e.opts.ChatTemplate
 	if source == "" {
-		file, err := ck.ReadFile("chat_template.jinja")
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("chat template: %w", err)
-		}
-		source = string(file)
+		source = f.template
 	}
 	if source == "" {
 		source = e.tok.ChatTemplate()
@@ -131,7 +166,7 @@ func (e *Engine) tokenize(req *engine.Request, bounded bool) (p prompt, err erro
 			return p, engine.Errorf(engine.Invalid, "this model has no chat template; use /v1/completions")
 		}
 		r, err := e.prompter.Render(req.Chat)
-		if least := contentBytes(req.Chat) / e.longest; err != nil && bounded && least > e.maxLen {
+		if least := contentBytes(req.Chat) / e.tok.Longest(); err != nil && bounded && least > e.maxLen {
 			return p, e.tooLong(req, fmt.Sprintf("at least %d", least)) // which is why a limit of the template was met
 		}
 		if err != nil {
@@ -149,7 +184,7 @@ func (e *Engine) tokenize(req *engine.Request, bounded bool) (p prompt, err erro
 		p.tokens = req.Tokens
 		return p, nil
 	}
-	if least := len(text) / e.longest; bounded && least > e.maxLen {
+	if least := len(text) / e.tok.Longest(); bounded && least > e.maxLen {
 		return p, e.tooLong(req, fmt.Sprintf("at least %d", least))
 	}
 	if !bounded && len(text) > maxTokenizeBytes {

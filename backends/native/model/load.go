@@ -17,6 +17,9 @@ type Options struct {
 	MaxLen  int   // tokens of a sequence; 0: as many as the checkpoint was made for
 	Bits    int   // 8 or 4: weights are rounded to that many bits when they are loaded; 0: they are not
 	Mapped  bool  // matrices are used from the checkpoint's mapped files, which must stay open: slower, but without a copy
+
+	// Check, if there is one, is called before each matrix: an error ends the load.
+	Check func() error
 }
 
 // source gives the weights. Tensors are asked for in the order in which they are packed and released after it, so
@@ -143,6 +146,9 @@ func (l *loader) layer(i int) (y layer) {
 
 // matrix packs the named weights, each [rows, k], stacked.
 func (l *loader) matrix(k int, names ...string) *kernels.Matrix {
+	if l.err == nil && l.options.Check != nil {
+		l.err = l.options.Check()
+	}
 	if l.err != nil {
 		return nil
 	}

@@ -109,6 +109,9 @@ func (t *Tokenizer) Bytes(id int32) []byte {
 	return []byte(t.ffi.TokenBytes(uint32(id)))
 }
 
+// Longest returns the number of bytes of the longest token.
+func (t *Tokenizer) Longest() int { return t.ffi.Longest() }
+
 // ID returns the id of a token by its spelling in the vocabulary, such as "<|im_end|>".
 func (t *Tokenizer) ID(token string) (int32, bool) {
 	id, ok := t.ffi.ID(token)

@@ -9,6 +9,7 @@
 
 pub mod daulet;
 mod guard;
+mod load;
 pub mod tokenizer;
 
 // Takes llguidance's `llg_*` functions into the archive.

@@ -1,6 +1,7 @@
 //! Length-counted tokenizer calls: texts may hold NUL, offsets are bytes, all ids are checked.
 
 use crate::guard::{guard, slice, text, Bytes};
+use crate::load;
 use serde_json::json;
 use std::ffi::c_void;
 use tokenizers::decoders::DecoderWrapper;
@@ -12,28 +13,17 @@ const MAX_ID: u32 = 1 << 22;
 /// What the C handle points to; daulet's functions make and free it.
 pub struct Handle {
     pub inner: Tokenizer,
+    /// One more than the largest id.
+    num_ids: u32,
 }
 
 impl Handle {
     pub fn load(json: &[u8]) -> Result<Handle, String> {
-        let mut inner = Tokenizer::from_bytes(json).map_err(|e| e.to_string())?;
-        // Like transformers: a truncation or padding left in the file by training is not applied.
-        inner.with_truncation(None).map_err(|e| e.to_string())?;
-        inner.with_padding(None);
-        let handle = Handle { inner };
-        if handle.num_ids() > MAX_ID {
+        let (inner, num_ids) = load::tokenizer(json)?;
+        if num_ids > MAX_ID {
             return Err(format!("token ids above {MAX_ID} are not supported"));
         }
-        Ok(handle)
-    }
-
-    /// One more than the largest id.
-    fn num_ids(&self) -> u32 {
-        self.inner
-            .get_vocab(true)
-            .values()
-            .max()
-            .map_or(0, |&id| id.saturating_add(1))
+        Ok(Handle { inner, num_ids })
     }
 
     fn byte_level(&self) -> bool {
@@ -51,25 +41,20 @@ impl Handle {
                     "lstrip": t.lstrip, "rstrip": t.rstrip, "normalized": t.normalized})
             })
             .collect();
-        json!({"num_ids": self.num_ids(), "byte_level": self.byte_level(), "added": added})
+        json!({"num_ids": self.num_ids, "byte_level": self.byte_level(), "added": added})
             .to_string()
     }
 
     /// The byte form of each id: `num_ids`+1 little-endian u32 ends (the first is 0), then the bytes.
     fn table(&self) -> Vec<u8> {
-        let n = self.num_ids();
         let (mut ends, mut bytes) = (vec![0u32], Vec::new());
         let byte_level = self.byte_level();
-        for id in 0..n {
+        let added = self.inner.get_added_vocabulary().get_added_tokens_decoder();
+        for id in 0..self.num_ids {
             if let Some(token) = self.inner.id_to_token(id) {
-                let added = self
-                    .inner
-                    .get_added_vocabulary()
-                    .simple_id_to_token(id)
-                    .is_some();
                 if byte_level {
                     push_byte_level(&token, &mut bytes);
-                } else if added {
+                } else if added.contains_key(&id) {
                     bytes.extend_from_slice(token.as_bytes());
                 } else {
                     push_sentence_piece(&token, &mut bytes);

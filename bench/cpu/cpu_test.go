@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"math"
 	"os"
 	"path/filepath"
@@ -186,7 +187,7 @@ func TestDisturbedSamples(t *testing.T) {
 	} {
 		tries := 0.0
 		clock := func(...int) func() float64 { return func() float64 { return tt.others[int(tries)-1] } }
-		v, used, err := watch{tries: 3, clock: clock}.sample(func() (float64, error) { tries++; return tries, nil })
+		v, used, err := watch{tries: 3, clock: clock}.sample(t.Context(), func() (float64, error) { tries++; return tries, nil })
 		if v != tt.value || used != tt.used || tries != tt.tries || err != nil {
 			t.Errorf("%v: value %g, others %g after %g tries, %v", tt.others, v, used, tries, err)
 		}
@@ -199,7 +200,7 @@ func TestWaitForQuiet(t *testing.T) {
 	clock := func(...int) func() float64 {
 		return func() float64 { v := left[0]; left = left[1:]; return v }
 	}
-	watch{wait: time.Minute, clock: clock}.waitForQuiet(nil)
+	watch{wait: time.Minute, clock: clock}.waitForQuiet(t.Context(), nil)
 	if len(left) != 0 {
 		t.Errorf("began although %v was to come", left)
 	}
@@ -236,7 +237,7 @@ echo "{\"pp\": ${10}, \"tg\": ${12}, \"pl\": ${14}, \"speed_tg\": 8}"
 	before := shapes
 	shapes = []string{"tiny"}
 	defer func() { shapes = before }()
-	err := measureAll([]string{"-threads", "1", "-weights", "bfloat16,int4", "-rows", "decode,prefill,batch,busy", "-rounds", "1", "-tries", "1", "-wait", "0s",
+	err := measureAll(t.Context(), []string{"-threads", "1", "-weights", "bfloat16,int4", "-rows", "decode,prefill,batch,busy", "-rounds", "1", "-tries", "1", "-wait", "0s",
 		"-table", "doc.md", "-results", "results.json", "-accept-disturbed", "-commit", "abc"})
 	if err != nil {
 		t.Fatal(err)
@@ -259,9 +260,23 @@ echo "{\"pp\": ${10}, \"tg\": ${12}, \"pl\": ${14}, \"speed_tg\": 8}"
 	}
 }
 
+// TestInterrupted: the processes end with the command.
+func TestInterrupted(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	begin := time.Now()
+	time.AfterFunc(50*time.Millisecond, cancel)
+	if _, err := run(ctx, "sleep", "60"); err == nil || time.Since(begin) > 30*time.Second {
+		t.Errorf("%v after %v", err, time.Since(begin))
+	}
+	_, err := besideBusy(t.Context(), 1, func() (float64, error) { return 0, errors.New("failed") })
+	if err == nil || err.Error() != "failed" {
+		t.Errorf("error %v", err)
+	}
+}
+
 func TestBadArguments(t *testing.T) {
 	for _, args := range [][]string{{"-shapes", "x"}, {"-rows", "decode,x"}, {"-threads", "0"}, {"-rounds", "0"}, {"x"}} {
-		if err := measureAll(args); err == nil {
+		if err := measureAll(t.Context(), args); err == nil {
 			t.Errorf("%v is accepted", args)
 		}
 	}

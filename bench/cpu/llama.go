@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -39,19 +40,19 @@ func (l llama) there() bool { return l.bench != "" }
 var llamaTypes = map[string]string{"bfloat16": "bf16", "int8": "q8_0", "int4": "q4_0"}
 
 // do computes w and returns its tokens per second.
-func (l llama) do(c config, w work) (float64, error) {
+func (l llama) do(ctx context.Context, c config, w work) (float64, error) {
 	file := filepath.Join(l.models, c.Shape+"-"+llamaTypes[c.Weights]+".gguf")
 	threads := strconv.Itoa(c.Threads)
 	// Weights are read into memory, not mapped: mapped ones are slower.
 	if w.Seqs == 1 {
-		out, err := run(l.bench, "-m", file, "-t", threads, "-p", strconv.Itoa(w.Prompt), "-n", strconv.Itoa(w.Gen),
+		out, err := run(ctx, l.bench, "-m", file, "-t", threads, "-p", strconv.Itoa(w.Prompt), "-n", strconv.Itoa(w.Gen),
 			"-r", strconv.Itoa(w.Passes), "-mmp", "0", "-o", "json")
 		if err != nil {
 			return 0, err
 		}
 		return parseBench(out, w)
 	}
-	out, err := run(l.batched, "-m", file, "-t", threads, "-tb", threads, "-c", strconv.Itoa(numBlocks*blockSize),
+	out, err := run(ctx, l.batched, "-m", file, "-t", threads, "-tb", threads, "-c", strconv.Itoa(numBlocks*blockSize),
 		"-npp", strconv.Itoa(w.Prompt), "-ntg", strconv.Itoa(w.Gen), "-npl", strconv.Itoa(w.Seqs), "--no-mmap",
 		"--output-format", "jsonl")
 	if err != nil {
@@ -60,9 +61,9 @@ func (l llama) do(c config, w work) (float64, error) {
 	return parseBatched(out, w)
 }
 
-func run(program string, args ...string) ([]byte, error) {
+func run(ctx context.Context, program string, args ...string) ([]byte, error) {
 	var stdout, stderr bytes.Buffer
-	cmd := exec.Command(program, args...)
+	cmd := exec.CommandContext(ctx, program, args...)
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	if err := cmd.Run(); err != nil {
 		return nil, fmt.Errorf("%s: %w: %s", cmd, err, bytes.TrimSpace(stderr.Bytes()))

@@ -1,13 +1,16 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"flag"
 	"fmt"
 	"os"
+	"os/signal"
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"pagoda/backends/native/model"
@@ -71,7 +74,9 @@ func main() {
 	case len(args) == 1 && args[0] == "spin":
 		spin()
 	default:
-		err = measureAll(args)
+		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+		err = measureAll(ctx, args)
+		stop()
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench-cpu:", err)
@@ -111,7 +116,8 @@ type session struct {
 	disturbed       []string
 }
 
-func measureAll(args []string) error {
+// measureAll is the command. When ctx ends, so do the processes that it has started.
+func measureAll(ctx context.Context, args []string) error {
 	var groups []string
 	for _, r := range rows {
 		if !slices.Contains(groups, r.group) {
@@ -140,7 +146,7 @@ func measureAll(args []string) error {
 	if flags.NArg() > 0 || b.rounds < 1 || b.watch.tries < 1 {
 		return errors.New("-rounds and -tries are at least 1, and nothing follows the flags")
 	}
-	if err := b.measure(); err != nil {
+	if err := b.measure(ctx); err != nil {
 		return err
 	}
 	if len(b.disturbed) > 0 && !*accept {
@@ -149,7 +155,7 @@ func measureAll(args []string) error {
 	return nil
 }
 
-func (b *session) measure() (err error) {
+func (b *session) measure(ctx context.Context) (err error) {
 	if b.llama, err = llamaFromEnv(); err != nil {
 		return err
 	}
@@ -167,7 +173,7 @@ func (b *session) measure() (err error) {
 					return err
 				}
 				c := config{shape, kind, n}
-				if err := b.config(c, i == len(b.threads.chosen)-1); err != nil {
+				if err := b.config(ctx, c, i == len(b.threads.chosen)-1); err != nil {
 					return fmt.Errorf("%s, %s, %d threads: %w", shape, kind, n, err)
 				}
 			}
@@ -183,7 +189,7 @@ func (b *session) measure() (err error) {
 func (b *session) say(format string, args ...any) { fmt.Fprintf(os.Stderr, format+"\n", args...) }
 
 // config measures the chosen rows of a configuration.
-func (b *session) config(c config, most bool) error {
+func (b *session) config(ctx context.Context, c config, most bool) error {
 	var steps, server []row
 	for _, r := range rows {
 		switch {
@@ -195,12 +201,12 @@ func (b *session) config(c config, most bool) error {
 		}
 	}
 	if len(steps) > 0 {
-		if err := b.steps(c, steps); err != nil {
+		if err := b.steps(ctx, c, steps); err != nil {
 			return err
 		}
 	}
 	for _, r := range server {
-		if err := b.server(c, r); err != nil {
+		if err := b.server(ctx, c, r); err != nil {
 			return err
 		}
 	}
@@ -221,8 +227,8 @@ func (b *session) keep(r result) {
 }
 
 // steps measures rows that need the model only, all in turn.
-func (b *session) steps(c config, chosen []row) error {
-	o, err := startOurs(c)
+func (b *session) steps(ctx context.Context, c config, chosen []row) error {
+	o, err := startOurs(ctx, c)
 	if err != nil {
 		return err
 	}
@@ -234,18 +240,18 @@ func (b *session) steps(c config, chosen []row) error {
 	}
 	var limits kernels.Limits
 	for range b.rounds {
-		worst, err := b.limits(&limits, c.Threads, o.cmd.Process.Pid)
+		worst, err := b.limits(ctx, &limits, c.Threads, o.cmd.Process.Pid)
 		if err != nil {
 			return err
 		}
 		for i, r := range chosen {
 			f := &found[i]
 			f.Others = max(f.Others, worst)
-			if err := b.sample(f, &f.Ours, r, func() (float64, error) { return o.do(r.work) }, o.cmd.Process.Pid); err != nil {
+			if err := b.sample(ctx, f, &f.Ours, r, func() (float64, error) { return o.do(r.work) }, o.cmd.Process.Pid); err != nil {
 				return err
 			}
 			if b.llama.there() {
-				err := b.sample(f, &f.Llama, r, func() (float64, error) { return b.llama.do(c, r.work) }, o.cmd.Process.Pid)
+				err := b.sample(ctx, f, &f.Llama, r, func() (float64, error) { return b.llama.do(ctx, c, r.work) }, o.cmd.Process.Pid)
 				if err != nil {
 					return err
 				}
@@ -262,16 +268,17 @@ func (b *session) steps(c config, chosen []row) error {
 }
 
 // sample adds one to a row's.
-func (b *session) sample(f *result, to *[]float64, r row, measure func() (float64, error), children ...int) error {
-	v, others, err := b.watch.sample(func() (float64, error) { return besideBusy(r.busy, measure) }, children...)
+func (b *session) sample(ctx context.Context, f *result, to *[]float64, r row, measure func() (float64, error),
+	children ...int) error {
+	v, others, err := b.watch.sample(ctx, func() (float64, error) { return besideBusy(ctx, r.busy, measure) }, children...)
 	*to = append(*to, v)
 	f.Others = max(f.Others, others)
 	return err
 }
 
 // limits raises l to what is measured now.
-func (b *session) limits(l *kernels.Limits, threads, child int) (others float64, err error) {
-	_, others, err = b.watch.sample(func() (float64, error) {
+func (b *session) limits(ctx context.Context, l *kernels.Limits, threads, child int) (others float64, err error) {
+	_, others, err = b.watch.sample(ctx, func() (float64, error) {
 		now, err := kernels.MeasureLimits(kernels.CPUOptions{Threads: threads})
 		l.ReadGBs = max(l.ReadGBs, now.ReadGBs)
 		l.F32GFLOPs, l.BF16GFLOPs = max(l.F32GFLOPs, now.F32GFLOPs), max(l.BF16GFLOPs, now.BF16GFLOPs)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -62,13 +63,13 @@ type ours struct {
 	out *json.Decoder
 }
 
-// startOurs runs this program again as a child.
-func startOurs(c config) (*ours, error) {
+// startOurs runs this program again as a child, until stop or the end of ctx.
+func startOurs(ctx context.Context, c config) (*ours, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, err
 	}
-	o := &ours{cmd: exec.Command(self, "child", c.Shape, c.Weights, strconv.Itoa(c.Threads))}
+	o := &ours{cmd: exec.CommandContext(ctx, self, "child", c.Shape, c.Weights, strconv.Itoa(c.Threads))}
 	o.cmd.Stderr = os.Stderr
 	o.in, err = o.cmd.StdinPipe()
 	if err != nil {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"os"
 	"os/exec"
 	"time"
@@ -35,9 +36,10 @@ func machineClock(children ...int) (others func() float64) {
 
 // sample measures until others leave the machine alone, and returns the least disturbed value with the CPUs that others
 // used meanwhile. children are running processes of ours.
-func (q watch) sample(measure func() (float64, error), children ...int) (value, others float64, err error) {
+func (q watch) sample(ctx context.Context, measure func() (float64, error), children ...int) (value, others float64,
+	err error) {
 	for try := range q.tries {
-		q.waitForQuiet(children)
+		q.waitForQuiet(ctx, children)
 		since := q.clock(children...)
 		v, err := measure()
 		if err != nil {
@@ -54,8 +56,8 @@ func (q watch) sample(measure func() (float64, error), children ...int) (value, 
 	return value, others, nil
 }
 
-func (q watch) waitForQuiet(children []int) {
-	for begin := time.Now(); time.Since(begin) < q.wait; {
+func (q watch) waitForQuiet(ctx context.Context, children []int) {
+	for begin := time.Now(); time.Since(begin) < q.wait && ctx.Err() == nil; {
 		since := q.clock(children...)
 		time.Sleep(quietWindow)
 		if since() <= disturbed {
@@ -65,7 +67,7 @@ func (q watch) waitForQuiet(children []int) {
 }
 
 // besideBusy runs f while n processes spin.
-func besideBusy(n int, f func() (float64, error)) (float64, error) {
+func besideBusy(ctx context.Context, n int, f func() (float64, error)) (float64, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return 0, err
@@ -78,7 +80,7 @@ func besideBusy(n int, f func() (float64, error)) (float64, error) {
 		}
 	}()
 	for range n {
-		cmd := exec.Command(self, "spin")
+		cmd := exec.CommandContext(ctx, self, "spin")
 		if err := cmd.Start(); err != nil {
 			return 0, err
 		}

@@ -31,7 +31,7 @@ const (
 )
 
 // server measures a row, once for memory and each round for the start.
-func (b *session) server(c config, r row) error {
+func (b *session) server(ctx context.Context, c config, r row) error {
 	shape := filepath.Join(shapesDir, c.Shape)
 	spec, err := readSpec(shape)
 	if err != nil {
@@ -48,9 +48,9 @@ func (b *session) server(c config, r row) error {
 		"--quantization_bit=" + strconv.Itoa(weightBits[c.Weights])}
 	f := b.newResult(c, r)
 	if r.server == serverMemory {
-		err = b.serverMemory(&f, args)
+		err = b.serverMemory(ctx, &f, args)
 	} else {
-		err = b.serverStart(&f, args)
+		err = b.serverStart(ctx, &f, args)
 	}
 	if err != nil {
 		return fmt.Errorf("%s: %w", r.name, err)
@@ -60,15 +60,15 @@ func (b *session) server(c config, r row) error {
 }
 
 // serverStart starts the server once so that its file is cached, then once each round.
-func (b *session) serverStart(f *result, args []string) error {
-	start := func() (*bench.Process, error) { return bench.StartServer(context.Background(), b.pagoda, args) }
+func (b *session) serverStart(ctx context.Context, f *result, args []string) error {
+	start := func() (*bench.Process, error) { return bench.StartServer(ctx, b.pagoda, args) }
 	p, err := start()
 	if err != nil {
 		return err
 	}
 	p.Stop()
 	for round := range b.rounds {
-		_, others, err := b.watch.sample(func() (float64, error) {
+		_, others, err := b.watch.sample(ctx, func() (float64, error) {
 			if p, err = start(); err != nil {
 				return 0, err
 			}
@@ -86,8 +86,8 @@ func (b *session) serverStart(f *result, args []string) error {
 }
 
 // serverMemory is the memory that the server has when as many sequences as may run at once have filled the KV cache.
-func (b *session) serverMemory(f *result, args []string) error {
-	p, err := bench.StartServer(context.Background(), b.pagoda, args)
+func (b *session) serverMemory(ctx context.Context, f *result, args []string) error {
+	p, err := bench.StartServer(ctx, b.pagoda, args)
 	if err != nil {
 		return err
 	}
@@ -95,7 +95,7 @@ func (b *session) serverMemory(f *result, args []string) error {
 	errs := make([]error, memorySeqs)
 	var wg sync.WaitGroup
 	for i := range errs {
-		wg.Go(func() { errs[i] = complete(p.URL, i) })
+		wg.Go(func() { errs[i] = complete(ctx, p.URL, i) })
 	}
 	wg.Wait()
 	if err := errors.Join(errs...); err != nil {
@@ -108,9 +108,9 @@ func (b *session) serverMemory(f *result, args []string) error {
 }
 
 // complete asks for an answer of full length to a prompt of token ids that begins unlike others.
-func complete(url string, mark int) error {
+func complete(ctx context.Context, url string, mark int) error {
 	c := client.New(url, "")
-	models, err := c.Models(context.Background())
+	models, err := c.Models(ctx)
 	if err != nil {
 		return err
 	}
@@ -121,7 +121,7 @@ func complete(url string, mark int) error {
 	got := 0
 	body := map[string]any{"model": models[0], "prompt": prompt, "max_tokens": memoryGen, "temperature": 0, "ignore_eos": true,
 		"stream": true, "stream_options": map[string]any{"include_usage": true}}
-	for chunk, err := range c.Stream(context.Background(), "/completions", body) {
+	for chunk, err := range c.Stream(ctx, "/completions", body) {
 		if err != nil {
 			return err
 		}

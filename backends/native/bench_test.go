@@ -7,10 +7,12 @@ import (
 	"math/rand/v2"
 	"os"
 	"slices"
+	"strings"
 	"testing"
 	"testing/fstest"
 	"time"
 
+	"pagoda/backends/native/sched"
 	"pagoda/engine"
 	"pagoda/models/demo"
 )
@@ -20,8 +22,11 @@ const qwen06B = `{"architectures":["Qwen3ForCausalLM"],"torch_dtype":"bfloat16",
 	"intermediate_size":3072,"num_hidden_layers":28,"num_attention_heads":16,"num_key_value_heads":8,"head_dim":128,
 	"max_position_embeddings":40960,"rms_norm_eps":1e-6,"rope_theta":1000000,"hidden_act":"silu","tie_word_embeddings":true}`
 
-// openDummy serves a model of the given shape with random weights and the built-in model's tokenizer.
-func openDummy(b *testing.B, config string, o Options) *Engine {
+// qwen17B is the shape of Qwen3-1.7B.
+var qwen17B = strings.NewReplacer(`"hidden_size":1024`, `"hidden_size":2048`, `:3072`, `:6144`).Replace(qwen06B)
+
+// dummyFiles are a checkpoint of the given shape without weights, with the built-in model's tokenizer.
+func dummyFiles(b *testing.B, config string) fs.FS {
 	b.Helper()
 	files := fstest.MapFS{"config.json": &fstest.MapFile{Data: []byte(config)}}
 	for _, name := range []string{"tokenizer.json", "tokenizer_config.json"} {
@@ -31,7 +36,13 @@ func openDummy(b *testing.B, config string, o Options) *Engine {
 		}
 		files[name] = &fstest.MapFile{Data: data}
 	}
-	o.Files, o.Name, o.LoadFormat = files, "dummy", "dummy"
+	return files
+}
+
+// openDummy serves a model of the given shape with random weights.
+func openDummy(b *testing.B, config string, o Options) *Engine {
+	b.Helper()
+	o.Files, o.Name, o.LoadFormat = dummyFiles(b, config), "dummy", "dummy"
 	e, err := New(o)
 	if err != nil {
 		b.Fatal(err)
@@ -92,6 +103,54 @@ func BenchmarkGuessing(b *testing.B) {
 			}
 		}
 	}
+}
+
+// BenchmarkDraftModel measures decoding by a model of 1.7 B parameters with one of 0.6 B that guesses ahead. What they say
+// is given: a token guessed is right with the share named.
+func BenchmarkDraftModel(b *testing.B) {
+	e := openDummy(b, qwen17B, Options{MaxModelLen: 1024, MaxNumSeqs: 4, NumSpeculativeTokens: 8, KVCacheBytes: 1 << 30,
+		SpeculativeMethod: "draft_model", DraftFiles: dummyFiles(b, qwen06B)})
+	random := rand.New(rand.NewPCG(1, 2))
+	text := make([]int32, 400)
+	for i := range text {
+		text[i] = random.Int32N(int32(e.vocab))
+	}
+	script(e, text)
+	model := e.runner.spec.drafter
+	for _, c := range []struct {
+		right float64
+		ahead int
+	}{{0, 0}, {0, 8}, {0.7, 8}, {0.9, 8}} {
+		e.runner.spec.drafter = &scriptedDrafter{model, text, c.right, random}
+		b.Run(fmt.Sprintf("ahead=%d/right=%g", c.ahead, c.right), func(b *testing.B) {
+			for b.Loop() {
+				measureGuessing(b, e, text[:64], 1, c.ahead)
+			}
+		})
+	}
+}
+
+// scriptedDrafter takes the time that a drafter takes, and guesses right as often as it is told.
+type scriptedDrafter struct {
+	drafter
+	text   []int32
+	right  float64
+	random *rand.Rand
+}
+
+func (s *scriptedDrafter) draft(plan sched.Plan, most []int) error {
+	if err := s.drafter.draft(plan, most); err != nil {
+		return err
+	}
+	for _, it := range plan.Items {
+		for i := range it.Draft {
+			it.Draft[i] = s.text[(it.Seq.NumOutput()+i)%len(s.text)]
+			if s.random.Float64() >= s.right {
+				it.Draft[i] = 0
+			}
+		}
+	}
+	return nil
 }
 
 func measureGuessing(b *testing.B, e *Engine, prompt []int32, seqs, ahead int) {

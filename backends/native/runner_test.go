@@ -236,7 +236,7 @@ func TestSoak(t *testing.T) {
 	if testing.Short() {
 		n = 1_000
 	}
-	e := open(t, Options{MaxQueue: 64, MaxNumSeqs: 16, KVCacheBytes: 8 << 20})
+	e := open(t, Options{MaxQueue: 64, MaxNumSeqs: 16, KVCacheBytes: 8 << 20, NumSpeculativeTokens: 8})
 	all := cases(t)
 	soak(t, e, all, n/10)
 	waitIdle(t, e)
@@ -271,6 +271,7 @@ func soak(t *testing.T, e *Engine, all []testCase, n int) {
 		req.Sampling.MaxTokens = ptr(1 + rand.IntN(12))
 		req.Sampling.N = 1 + rand.IntN(5)/4
 		req.Tenant = fmt.Sprint(rand.IntN(5))
+		req.SpeculativeTokens = ptr(rand.IntN(9))
 		if rand.IntN(3) == 0 {
 			req.Sampling.Temperature = ptr(1.0)
 		}

@@ -166,9 +166,15 @@ func (c *stepCost) addStep(plan sched.Plan, took time.Duration) {
 
 // addDrafts takes the time that the plan's drafts took.
 func (c *stepCost) addDrafts(plan sched.Plan, took time.Duration) {
-	if n := plan.NumRows() - plan.NumTokens; n > 0 {
-		c.drafting += 0.1 * (took.Seconds()/float64(n) - c.drafting)
+	n := plan.NumRows() - plan.NumTokens
+	if n == 0 {
+		return
 	}
+	each := took.Seconds() / float64(n)
+	if c.drafting == 0 {
+		c.drafting = each
+	}
+	c.drafting += 0.1 * (min(each, 3*c.drafting) - c.drafting)
 }
 
 // ofGuess is what one token guessed costs in a step of n sequences, as a share of what each of their own tokens does.

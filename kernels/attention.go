@@ -19,9 +19,9 @@ type AttentionBatch struct {
 //
 //	out  F32 or BF16 [num_tokens, num_heads*head_dim]   must not overlap q
 //	q    F32 [num_tokens, num_heads*head_dim]
-//	c    F32 or BF16; the keys and values of the new tokens are stored already
+//	c    the keys and values of the new tokens are stored already
 //
-// Positions are taken in chunks at fixed places, so a query's result does not depend on how its prompt was cut into
+// Positions are taken in splits at fixed places, so a query's result does not depend on how its prompt was cut into
 // steps. Rows of out that belong to no sequence stay as they are.
 //
 // Source: Kwon et al. 2023, arXiv:2309.06180 (paging); Milakov and Gimelshein 2018, arXiv:1805.02867 (online softmax).

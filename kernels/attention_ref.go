@@ -2,24 +2,58 @@ package kernels
 
 import "math"
 
-// kAt and vAt return the element's index in the cache.
+// kAt and vAt return the element's index in the cache, scaleAt that of the scale of its head.
 func (c KVCache) kAt(slot, head, i int) int {
 	block, place := slot/c.BlockSize, slot%c.BlockSize
 	return ((block*c.NumKVHeads+head)*c.HeadDim+i)*c.BlockSize + place
 }
 
 func (c KVCache) vAt(slot, head, i int) int {
+	return c.scaleAt(slot, head)*c.HeadDim + i
+}
+
+func (c KVCache) scaleAt(slot, head int) int {
 	block, place := slot/c.BlockSize, slot%c.BlockSize
-	return ((block*c.NumKVHeads+head)*c.BlockSize+place)*c.HeadDim + i
+	return (block*c.NumKVHeads+head)*c.BlockSize + place
 }
 
 func setAt(t Tensor, i int, f float32) {
 	p := t.Buf.ptr(t.Off + i*t.DType.Size())
-	if t.DType == F32 {
+	switch t.DType {
+	case F32:
 		*(*float32)(p) = f
-	} else {
+	case BF16:
 		*(*uint16)(p) = toBF16(f)
+	case FP8:
+		*(*uint8)(p) = toFP8(f)
+	case I8:
+		*(*int8)(p) = int8(max(-127, min(127, math.RoundToEven(float64(f)))))
 	}
+}
+
+func getAt(t Tensor, i int) float32 {
+	p := t.Buf.ptr(t.Off + i*t.DType.Size())
+	switch t.DType {
+	case F32:
+		return *(*float32)(p)
+	case BF16:
+		return fromBF16(*(*uint16)(p))
+	case FP8:
+		return fromFP8(*(*uint8)(p))
+	}
+	return float32(*(*int8)(p))
+}
+
+// scaleI8 is what a head's elements are divided by: NaN if one is not finite, 0 if all are too small to be divided.
+func scaleI8(x []float32) float32 {
+	var most float32
+	for _, f := range x {
+		most = max(most, float32(math.Abs(float64(f)))) // NaN if one is
+	}
+	if math.IsInf(float64(most), 0) {
+		return float32(math.NaN())
+	}
+	return most / 127
 }
 
 func (refBackend) storeKV(c KVCache, k, v, slots Tensor) error {
@@ -27,13 +61,27 @@ func (refBackend) storeKV(c KVCache, k, v, slots Tensor) error {
 		if slot < 0 {
 			continue
 		}
-		for i := range k.Cols {
-			head, e := i/c.HeadDim, i%c.HeadDim
-			setAt(c.K, c.kAt(int(slot), head, e), k.f32(t)[i])
-			setAt(c.V, c.vAt(int(slot), head, e), v.f32(t)[i])
+		for head := range c.NumKVHeads {
+			c.storeHead(c.K, c.KScales, k.f32(t)[head*c.HeadDim:][:c.HeadDim], int(slot), head, c.kAt)
+			c.storeHead(c.V, c.VScales, v.f32(t)[head*c.HeadDim:][:c.HeadDim], int(slot), head, c.vAt)
 		}
 	}
 	return nil
+}
+
+func (c KVCache) storeHead(to, scales Tensor, x []float32, slot, head int, at func(slot, head, i int) int) {
+	scale := float32(1)
+	if to.DType == I8 {
+		scale = scaleI8(x)
+		setAt(scales, c.scaleAt(slot, head), scale)
+	}
+	for i, f := range x {
+		if scale > 0 {
+			setAt(to, at(slot, head, i), f/scale)
+		} else {
+			setAt(to, at(slot, head, i), 0)
+		}
+	}
 }
 
 // load reads the first n positions of a sequence's head as [n, HeadDim] each.
@@ -41,20 +89,16 @@ func (c KVCache) load(blocks []int32, head, n int) (keys, values []float32) {
 	keys, values = make([]float32, n*c.HeadDim), make([]float32, n*c.HeadDim)
 	for p := range n {
 		slot := int(blocks[p/c.BlockSize])*c.BlockSize + p%c.BlockSize
+		kScale, vScale := float32(1), float32(1)
+		if c.K.DType == I8 {
+			kScale, vScale = getAt(c.KScales, c.scaleAt(slot, head)), getAt(c.VScales, c.scaleAt(slot, head))
+		}
 		for i := range c.HeadDim {
-			keys[p*c.HeadDim+i] = getAt(c.K, c.kAt(slot, head, i))
-			values[p*c.HeadDim+i] = getAt(c.V, c.vAt(slot, head, i))
+			keys[p*c.HeadDim+i] = kScale * getAt(c.K, c.kAt(slot, head, i))
+			values[p*c.HeadDim+i] = vScale * getAt(c.V, c.vAt(slot, head, i))
 		}
 	}
 	return keys, values
-}
-
-func getAt(t Tensor, i int) float32 {
-	p := t.Buf.ptr(t.Off + i*t.DType.Size())
-	if t.DType == F32 {
-		return *(*float32)(p)
-	}
-	return fromBF16(*(*uint16)(p))
 }
 
 func (refBackend) pagedAttention(out, q Tensor, c KVCache, b AttentionBatch, numHeads int, scale float32) error {

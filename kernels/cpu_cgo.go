@@ -105,7 +105,9 @@ func cMatrix(m *Matrix) C.kn_matrix {
 
 func cCache(c KVCache) C.kn_cache {
 	return C.kn_cache{
-		k: c.K.ptr(), v: c.V.ptr(), dt: C.int32_t(c.K.DType), block_size: C.int32_t(c.BlockSize),
+		k: c.K.ptr(), v: c.V.ptr(),
+		k_scales: (*C.float)(c.KScales.ptr()), v_scales: (*C.float)(c.VScales.ptr()),
+		dt: C.int32_t(c.K.DType), block_size: C.int32_t(c.BlockSize),
 		kv_heads: C.int32_t(c.NumKVHeads), head_dim: C.int32_t(c.HeadDim),
 	}
 }

@@ -1,10 +1,9 @@
-// Ops without sums: rope, silu-mul, add, embed, and storing keys and values.
+// Ops without sums: rope, silu-mul, add, embed.
 
 typedef struct {
   kn_tensor x, y, out;
   const int32_t *ids;
   kn_matrix m;
-  kn_cache c;
   int heads;
 } rows_job;
 
@@ -133,50 +132,5 @@ static void embed_chunk(void *ctx, int64_t t, int worker) {
 static int embed(kn_dev *d, kn_tensor out, kn_matrix m, kn_tensor ids) {
   rows_job j = {.out = out, .m = m, .ids = ids.p};
   run_if_big(d, out.rows * m.k * 32, embed_chunk, &j, out.rows); // a cache line for each element or pair
-  return KN_OK;
-}
-
-// narrow rounds n floats to the cache's dtype.
-static void narrow(void *to, int dt, const float *x, int n) {
-  if (dt == KN_F32) {
-    memcpy(to, x, (size_t)n * 4);
-    return;
-  }
-  for (int i = 0; i < n; i += VL) {
-    int part = n - i < VL ? n - i : VL;
-    if (part < VL)
-      v_to_bf16_n((uint16_t *)to + i, v_load_n(x + i, part), part);
-    else
-      v_to_bf16((uint16_t *)to + i, v_load(x + i));
-  }
-}
-
-static void store_kv_chunk(void *ctx, int64_t chunk, int worker) {
-  (void)worker;
-  const rows_job *j = ctx;
-  const kn_cache *c = &j->c;
-  const int dim = c->head_dim;
-  const int64_t bs = c->block_size, size = c->dt == KN_F32 ? 4 : 2, end = lower((chunk + 1) * 16, j->x.rows);
-  float row[1024]; // head_dim is at most that
-  uint16_t half[1024];
-  for (int64_t t = chunk * 16; t < end; t++) {
-    int64_t slot = j->ids[t];
-    if (slot < 0) continue;
-    for (int h = 0; h < c->kv_heads; h++) {
-      int64_t head = slot / bs * c->kv_heads + h, place = slot % bs;
-      narrow((char *)c->v + (head * bs + place) * dim * size, c->dt, (const float *)j->y.p + t * j->y.stride + h * dim, dim);
-      narrow(c->dt == KN_F32 ? (void *)row : half, c->dt, (const float *)j->x.p + t * j->x.stride + h * dim, dim);
-      const int64_t k = head * dim * bs + place;
-      if (c->dt == KN_F32)
-        for (int i = 0; i < dim; i++) ((float *)c->k)[k + i * bs] = row[i];
-      else
-        for (int i = 0; i < dim; i++) ((uint16_t *)c->k)[k + i * bs] = half[i];
-    }
-  }
-}
-
-static int store_kv(kn_dev *d, kn_cache c, kn_tensor k, kn_tensor v, kn_tensor slots) {
-  rows_job j = {.x = k, .y = v, .ids = slots.p, .c = c};
-  run_if_big(d, (int64_t)k.rows * k.cols * 16, store_kv_chunk, &j, divide_up(k.rows, 16));
   return KN_OK;
 }

@@ -70,6 +70,11 @@ func TestHostileArguments(t *testing.T) {
 		{"store slot below", "store kv: slots[0] is -2", ErrIndex, func() error { return StoreKV(r.s, c, kv, kv, r.ints(-2, 0, 1)) }},
 		{"store heads", "store kv: k", ErrShape, func() error { return StoreKV(r.s, c, x, x, pos) }},
 		{"store into nothing", "store kv: cache has blocks of 0", ErrShape, func() error { return StoreKV(r.s, KVCache{}, kv, kv, pos) }},
+		{"store without scales", "store kv: cache scales is dtype(0)", ErrDType, func() error {
+			with := c
+			with.K.DType, with.V.DType = I8, I8
+			return StoreKV(r.s, with, kv, kv, pos)
+		}},
 		{"store mixed cache", "store kv: cache.K is float32, cache.V is bfloat16", ErrDType, func() error {
 			mixed := c
 			mixed.V.DType = BF16

@@ -40,3 +40,33 @@ func fromF16(h uint16) float32 {
 	}
 	return math.Float32frombits(sign | math.Float32bits(float32(mag)*0x1p-24)) // subnormal, zero
 }
+
+// toFP8 rounds to the nearest e4m3fn, ties to even; beyond 448, its largest, is 448; NaN stays NaN.
+func toFP8(f float32) uint8 {
+	var sign uint8
+	if math.Signbit(float64(f)) {
+		sign = 0x80
+	}
+	if f != f {
+		return sign | 0x7f
+	}
+	x := min(math.Abs(float64(f)), 448)
+	unit := max(math.Ilogb(x), -6) - 3 // exponent of the last bit, which is three below the first, or below 2^-6
+	n := math.RoundToEven(math.Ldexp(x, -unit))
+	return sign | uint8(int(n)+(unit+9)*8) // 8 codes per exponent; n carries into the next
+}
+
+func fromFP8(b uint8) float32 {
+	exp, frac := int(b>>3&15), float64(b&7)
+	if exp > 0 {
+		frac, exp = frac+8, exp-1
+	}
+	f := math.Ldexp(frac, exp-9)
+	if b&0x7f == 0x7f {
+		f = math.NaN()
+	}
+	if b&0x80 != 0 {
+		f = -f
+	}
+	return float32(f)
+}

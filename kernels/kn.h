@@ -5,7 +5,7 @@
 #include <stdint.h>
 
 enum { KN_OK = 0, KN_NOMEM = 1 };
-enum { KN_F32 = 1, KN_BF16 = 2, KN_F16 = 3, KN_I32 = 4, KN_W8 = 16, KN_W4 = 17 }; // as DType in Go
+enum { KN_F32 = 1, KN_BF16, KN_F16, KN_I32, KN_FP8, KN_I8, KN_W8 = 16, KN_W4 }; // as DType in Go
 enum { KN_PANEL = 64 };                                   // columns of a packed panel
 
 // Row-major view: element (r, c) is at p + (r*stride + c)*size.
@@ -32,6 +32,7 @@ typedef struct {
 // One layer's cache, see kvcache.go.
 typedef struct {
   void *k, *v;
+  float *k_scales, *v_scales; // of I8
   int32_t dt, block_size, kv_heads, head_dim;
 } kn_cache;
 

@@ -9,22 +9,37 @@ import (
 // Slot s is block s/BlockSize, place s%BlockSize. K and V are [NumBlocks*BlockSize, NumKVHeads*HeadDim] in logical
 // terms; the layout inside a block is the device's own. On the CPU, with the lanes of the vectors running fastest:
 //
-//	K block  [num_kv_heads][head_dim][block_size]
-//	V block  [num_kv_heads][block_size][head_dim]
+//	K block            [num_kv_heads][head_dim][block_size]
+//	V block            [num_kv_heads][block_size][head_dim]
+//	scales of a block  [num_kv_heads][block_size]
+//
+// FP8 is e4m3fn without a scale: what is beyond 448 becomes 448, NaN stays NaN. I8 has a scale per token and head, the
+// largest magnitude of its elements divided by 127, and keeps each element divided by it, rounded to nearest even; if
+// an element is not finite the scale is NaN. So what is stored of a token depends on that token only.
 type KVCache struct {
 	K, V                Tensor
+	KScales, VScales    Tensor // of I8 only: F32 [NumBlocks*BlockSize, NumKVHeads], in the buffers of K and V
 	BlockSize           int
 	NumKVHeads, HeadDim int
 }
 
 // KVCacheBytes is the memory of a cache of NewKVCache.
 func KVCacheBytes(dt DType, numBlocks, blockSize, numKVHeads, headDim int) int64 {
-	return 2 * int64(numBlocks) * int64(blockSize) * int64(numKVHeads) * int64(headDim) * int64(dt.Size())
+	vectors := 2 * int64(numBlocks) * int64(blockSize) * int64(numKVHeads)
+	return vectors * int64(headDim*dt.Size()+scaleBytes(dt))
 }
 
-// NewKVCache allocates one layer's cache, of F32 or BF16.
+// scaleBytes is the memory of the scale of a token's head.
+func scaleBytes(dt DType) int {
+	if dt == I8 {
+		return F32.Size()
+	}
+	return 0
+}
+
+// NewKVCache allocates one layer's cache, of F32, BF16, FP8 or I8.
 func NewKVCache(d *Device, dt DType, numBlocks, blockSize, numKVHeads, headDim int) (KVCache, error) {
-	if dt != F32 && dt != BF16 {
+	if kvDTypes>>dt&1 == 0 {
 		return KVCache{}, fmt.Errorf("kv cache of %v: %w", dt, ErrDType)
 	}
 	if numBlocks < 1 || blockSize < 1 || blockSize > maxBlockSize || numKVHeads < 1 || headDim < 1 || headDim > maxHeadDim {
@@ -41,10 +56,15 @@ func NewKVCache(d *Device, dt DType, numBlocks, blockSize, numKVHeads, headDim i
 		return KVCache{}, errors.Join(fmt.Errorf("kv cache: %w", err), k.Close())
 	}
 	rows, cols := numBlocks*blockSize, numKVHeads*headDim
-	return KVCache{
-		K: NewTensor(k, 0, dt, rows, cols), V: NewTensor(v, 0, dt, rows, cols),
+	scales := rows * numKVHeads * scaleBytes(dt) // they come first
+	c := KVCache{
+		K: NewTensor(k, scales, dt, rows, cols), V: NewTensor(v, scales, dt, rows, cols),
 		BlockSize: blockSize, NumKVHeads: numKVHeads, HeadDim: headDim,
-	}, nil
+	}
+	if dt == I8 {
+		c.KScales, c.VScales = NewTensor(k, 0, F32, rows, numKVHeads), NewTensor(v, 0, F32, rows, numKVHeads)
+	}
+	return c, nil
 }
 
 // Bounds that keep the scratch memory of the kernels small.
@@ -61,10 +81,10 @@ func (c KVCache) check() error {
 		return fmt.Errorf("cache has blocks of %d, %d heads of %d: %w", c.BlockSize, c.NumKVHeads, c.HeadDim, ErrShape)
 	}
 	cols := c.NumKVHeads * c.HeadDim
-	if err := c.K.check("cache.K", f32orBF16, -1, cols); err != nil {
+	if err := c.K.check("cache.K", kvDTypes, -1, cols); err != nil {
 		return err
 	}
-	if err := c.V.check("cache.V", f32orBF16, c.K.Rows, cols); err != nil {
+	if err := c.V.check("cache.V", kvDTypes, c.K.Rows, cols); err != nil {
 		return err
 	}
 	if c.K.DType != c.V.DType {
@@ -74,12 +94,23 @@ func (c KVCache) check() error {
 		return fmt.Errorf("cache of %d slots in blocks of %d, strides %d and %d: %w",
 			c.K.Rows, c.BlockSize, c.K.Stride, c.V.Stride, ErrShape)
 	}
+	if c.K.DType != I8 {
+		return nil
+	}
+	for _, t := range []Tensor{c.KScales, c.VScales} {
+		if err := t.check("cache scales", onlyF32, c.K.Rows, c.NumKVHeads); err != nil {
+			return err
+		}
+		if t.Stride != c.NumKVHeads {
+			return fmt.Errorf("cache scales have stride %d, want %d: %w", t.Stride, c.NumKVHeads, ErrShape)
+		}
+	}
 	return nil
 }
 
 // StoreKV writes each token's keys and values to its slot.
 //
-//	k, v   F32 [num_tokens, num_kv_heads*head_dim], rounded to the cache's dtype
+//	k, v   F32 [num_tokens, num_kv_heads*head_dim], rounded to the cache's dtype as KVCache says
 //	slots  I32 [1, num_tokens], in [0, cache slots), or -1 to skip the token; no slot twice
 func StoreKV(s *Stream, c KVCache, k, v, slots Tensor) error {
 	if err := checkStoreKV(c, k, v, slots); err != nil {

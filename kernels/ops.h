@@ -10,6 +10,7 @@
 #include "qmatmul.h"
 #include "norm.h"
 #include "elementwise.h"
+#include "kv.h"
 #include "attention.h"
 #include "lora.h"
 #include "peak.h"

@@ -194,26 +194,23 @@ func TestMatMulSpecial(t *testing.T) {
 // scores make weights of zero and one.
 func TestAttentionSpecial(t *testing.T) {
 	eachVariant(t, func(r *rig) {
-		for _, dt := range []DType{F32, BF16} {
+		for _, dt := range cacheDTypes {
 			p := newPaged(r, dt, 16, 4, 2, 32, 40, 40, 40)
 			alone := p.run(r.s, F32, piece{0, 30, 40})
 			one := p.run(r.s, F32, piece{0, 39, 40})
 			for pos := range 40 {
-				slot := int(p.blocks[1][pos/16])*16 + pos%16
+				// The second: NaN and infinity. The third: keys of 400 at position 7 alone, so that its score is beyond all others.
+				k, v := r.raw(F32, 2, 64, 0), r.raw(F32, 2, 64, 0)
 				for i := range 64 {
-					setAt(p.c.K, p.c.kAt(slot, i/32, i%32), []float32{nan, inf, -inf}[i%3])
-					setAt(p.c.V, p.c.vAt(slot, i/32, i%32), nan)
-				}
-				p.q[1].f32(pos)[0] = nan
-				// The third: keys of 1e4 at position 7 alone, so that its score is beyond all others for good.
-				slot = int(p.blocks[2][pos/16])*16 + pos%16
-				for i := range 64 {
-					f := float32(0)
+					k.f32(0)[i], v.f32(0)[i] = []float32{nan, inf, -inf}[i%3], nan
+					k.f32(1)[i], v.f32(1)[i] = 0, p.v[2].f32(pos)[i]
 					if pos == 7 {
-						f = 1e4
+						k.f32(1)[i] = 400
 					}
-					setAt(p.c.K, p.c.kAt(slot, i/32, i%32), f)
 				}
+				slot := func(seq int) int32 { return p.blocks[seq][pos/16]*16 + int32(pos%16) }
+				r.ok(StoreKV(r.s, p.c, k, v, r.ints(slot(1), slot(2))))
+				p.q[1].f32(pos)[0] = nan
 				for i := range p.q[2].f32(pos) {
 					p.q[2].f32(pos)[i] = 1e4
 				}
@@ -230,13 +227,102 @@ func TestAttentionSpecial(t *testing.T) {
 						continue
 					}
 					for e, got := range out.f32(i) {
-						slot := int(p.blocks[2][0])*16 + 7
-						if want := getAt(p.c.V, p.c.vAt(slot, e/64, e%32)); got != want {
+						_, values := p.c.load(p.blocks[2], e/64, 8)
+						if want := values[7*32+e%32]; got != want {
 							r.Fatalf("%v: row %d [%d] = %v, want the value at position 7, %v", dt, i, e, got, want)
 						}
 					}
 				}
 			}
 		}
+	})
+}
+
+// Every kind of number is rounded as the reference does it, and the reference to the nearest of all codes.
+func TestRoundingToFP8(t *testing.T) {
+	nearest := func(f float32) uint8 {
+		best, least := uint8(0), math.Inf(1)
+		for code := range uint8(0x7f) {
+			if d := math.Abs(math.Abs(float64(f)) - float64(fromFP8(code))); d < least || d == least && code%2 == 0 {
+				best, least = code, d
+			}
+		}
+		if math.Abs(float64(f)) > 448 {
+			best = 0x7e
+		}
+		if f != f {
+			best = 0x7f
+		}
+		return best | uint8(math.Float32bits(f)>>24&0x80)
+	}
+	for code := range 256 {
+		exp, frac := code>>3&15, float64(code&7)
+		want := (8 + frac) * math.Pow(2, float64(exp-10))
+		if exp == 0 {
+			want = frac / 512
+		}
+		got := float64(fromFP8(uint8(code)))
+		if code&0x7f == 0x7f && got == got || code&0x7f != 0x7f && (math.Abs(got) != want || math.Signbit(got) != (code >= 128)) {
+			t.Fatalf("code %#x is %v, want %v", code, got, want)
+		}
+	}
+	eachVariant(t, func(r *rig) {
+		const n = 1000
+		x := r.raw(F32, 1, n, 0)
+		for i := range n {
+			x.f32(0)[i] = math.Float32frombits(r.Uint32()) // any number
+			if i%4 > 0 {
+				x.f32(0)[i] = math.Float32frombits(r.Uint32()&0x807fffff | uint32(111+r.IntN(30))<<23) // 2^-16 to 2^14
+			}
+			if i%4 > 1 { // a code, or the middle between two
+				code := uint8(r.IntN(0x7e))
+				x.f32(0)[i] = (fromFP8(code) + fromFP8(code+uint8(i%2))) / 2
+			}
+		}
+		copy(x.f32(0), specials)
+		c, err := NewKVCache(r.dev, FP8, 1, 1, 1, n)
+		r.ok(err)
+		r.ok(StoreKV(r.s, c, x, x, r.ints(0)))
+		for i, f := range x.f32(0) {
+			if k, v := c.K.Buf.data[i], c.V.Buf.data[i]; k != nearest(f) || v != k {
+				r.Errorf("%v (%#x) to %#x and %#x, want %#x", f, math.Float32bits(f), k, v, nearest(f))
+			}
+		}
+		r.ok(c.Close())
+	})
+}
+
+// An element of I8 is off by half a unit at most, a 254th of the head's largest; a head that is not finite is NaN, one
+// of tiny numbers zero; and no head heeds another.
+func TestRoundingToI8(t *testing.T) {
+	eachVariant(t, func(r *rig) {
+		const heads, dim = 9, 37
+		x := r.random(F32, 1, heads*dim)
+		for h, factor := range []float32{1, 1e30, 1e-30, 1e-42, 0, 1e-45} {
+			for i := range dim {
+				x.f32(0)[h*dim+i] *= factor
+			}
+		}
+		x.f32(0)[6*dim+3], x.f32(0)[7*dim+4] = nan, -inf
+		c, err := NewKVCache(r.dev, I8, 3, 4, heads, dim)
+		r.ok(err)
+		r.ok(StoreKV(r.s, c, x, x, r.ints(6)))
+		for h := range heads {
+			row := x.f32(0)[h*dim:][:dim]
+			keys, values := c.load([]int32{1}, h, 3)
+			most := 0.0
+			for _, f := range row {
+				most = max(most, math.Abs(float64(f)))
+			}
+			for i, f := range row {
+				for _, got := range []float32{keys[2*dim+i], values[2*dim+i]} {
+					broken, bound := h == 6 || h == 7, most/254*1.00001+1e-43 // the last: a subnormal scale has few bits
+					if broken && got == got || !broken && !(math.Abs(float64(got)-float64(f)) <= bound) {
+						r.Fatalf("head %d: %v became %v, largest %v", h, f, got, most)
+					}
+				}
+			}
+		}
+		r.ok(c.Close())
 	})
 }

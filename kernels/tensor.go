@@ -15,6 +15,8 @@ const (
 	BF16
 	F16
 	I32
+	FP8 // e4m3fn; of KV caches only
+	I8  // of KV caches only, with scales
 )
 
 // The types that only a Matrix has: whole numbers and scales; see there.
@@ -30,6 +32,8 @@ func (d DType) Size() int {
 		return 4
 	case BF16, F16:
 		return 2
+	case FP8, I8:
+		return 1
 	}
 	panic(fmt.Sprintf("kernels: no such dtype %d", d))
 }
@@ -45,7 +49,9 @@ func (d DType) String() string {
 		return "float16"
 	case I32:
 		return "int32"
-	case W8:
+	case FP8:
+		return "fp8"
+	case I8, W8:
 		return "int8"
 	case W4:
 		return "int4"
@@ -95,11 +101,12 @@ const (
 	onlyF32   dtypes = 1 << F32
 	onlyI32   dtypes = 1 << I32
 	f32orBF16 dtypes = 1<<F32 | 1<<BF16
+	kvDTypes  dtypes = 1<<F32 | 1<<BF16 | 1<<FP8 | 1<<I8
 )
 
 // check reports whether t is a view inside its buffer, of an allowed dtype and of the wanted shape (-1: any).
 func (t Tensor) check(name string, allowed dtypes, rows, cols int) error {
-	if t.DType > I32 || allowed>>t.DType&1 == 0 {
+	if t.DType > I8 || allowed>>t.DType&1 == 0 {
 		return fmt.Errorf("%s is %v: %w", name, t.DType, ErrDType)
 	}
 	if t.Rows < 0 || t.Cols < 0 || rows >= 0 && t.Rows != rows || cols >= 0 && t.Cols != cols {

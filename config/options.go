@@ -86,8 +86,9 @@ func (c *Config) options() []*Option {
 			Backends: "native", Help: "memory for the KV cache, such as 4GiB; 0 is enough for max_num_seqs full " +
 				"sequences, at most half of the free memory"},
 		{Name: "kv_cache_dtype", target: &c.KVCacheDType, Default: "auto",
-			Choices: []string{"auto", "float32", "bfloat16"}, Group: engine, Commands: all, Backends: "native",
-			Help: "type of the KV cache; auto is float32, bfloat16 halves the memory"},
+			Choices: []string{"auto", "float32", "bfloat16", "fp8", "fp8_e4m3", "int8"}, Group: engine, Commands: all,
+			Backends: "native", Help: "type of the KV cache; auto is float32, bfloat16 halves the memory, fp8 (e4m3, " +
+				"without a scale) and int8 (with one per token and head) quarter it"},
 		{Name: "max_num_seqs", target: &c.MaxNumSeqs, Default: "64", Min: 1, Max: 65536, Group: engine, Commands: all,
 			Backends: "native", Help: "most sequences in one step"},
 		{Name: "max_num_batched_tokens", target: &c.MaxNumBatchedTokens, Default: "512", Min: 1, Max: 1 << 20,

@@ -41,14 +41,14 @@ func record(e *Engine) *recorder {
 // TestBatchInvariance holds every request's logits, bit for bit, against those of the request alone: in random mixes of
 // 32, in chunks of 1, 7 and 64 tokens, with prefix hits, preempted, on one thread.
 func TestBatchInvariance(t *testing.T) {
-	for _, dtype := range []string{"float32", "bfloat16"} {
-		t.Run(dtype, func(t *testing.T) { testInvariance(t, dtype) })
+	for _, o := range []Options{{DType: "float32"}, {DType: "bfloat16"}, {DType: "bfloat16", KVDType: "fp8"}, {DType: "bfloat16", KVDType: "int8"}} {
+		t.Run(o.DType+"/cache="+o.KVDType, func(t *testing.T) { testInvariance(t, o) })
 	}
 }
 
-func testInvariance(t *testing.T, dtype string) {
+func testInvariance(t *testing.T, base Options) {
 	picked := invarianceCases(t)
-	base := Options{DType: dtype, NoPrefixCache: true}
+	base.NoPrefixCache = true
 	e := open(t, base)
 	alone := record(e)
 	for i := range picked {

@@ -28,7 +28,7 @@ type Options struct {
 	MemoryBytes      int64  // memory that weights and KV cache together may take; 0: no bound
 	MaxModelLen      int    // 0: the checkpoint's own limit
 	KVCacheBytes     int64  // 0: enough for MaxNumSeqs full sequences, at most half of what the weights leave
-	KVDType          string // "auto", "float32", "bfloat16"; "" is auto: float32
+	KVDType          string // "auto", "float32", "bfloat16", "fp8" (or "fp8_e4m3"), "int8"; "" is auto: float32
 	MaxNumSeqs       int    // sequences per step; 0 is 64
 	MaxBatchedTokens int    // tokens per step; 0 is 512
 	MaxQueue         int    // sequences waiting; 0 is 512
@@ -107,7 +107,7 @@ func (o Options) validate() error {
 		bad("mmap: the weights must come from a model folder as they are, not built in, dummy or rounded (quantization_bit)")
 	}
 	oneOf("load_format", o.LoadFormat, "auto", "dummy")
-	oneOf("kv_cache_dtype", o.KVDType, "auto", "float32", "bfloat16")
+	oneOf("kv_cache_dtype", o.KVDType, "auto", "float32", "bfloat16", "fp8", "fp8_e4m3", "int8")
 	oneOf("speculative_method", o.SpeculativeMethod, "none", "ngram", "draft_model")
 	if given := o.DraftDir != "" || o.DraftFiles != nil; given != (o.SpeculativeMethod == "draft_model") {
 		bad("speculative_method draft_model and a draft_model go together")

@@ -96,9 +96,11 @@ var optionTests = map[string]struct {
 			t.Errorf("not 128 blocks")
 		}
 	}},
-	"kv_cache_dtype": {args: []string{"--kv-cache-dtype", "bfloat16"}, check: func(t *testing.T, p *process) {
+	"kv_cache_dtype": {args: []string{"--kv-cache-dtype", "fp8"}, check: func(t *testing.T, p *process) {
 		p.wantText(t, say(demo, "hi"), "Hi! How can I help you?")
-		p.metrics(t).sum(t, "vllm:cache_config_info", `cache_dtype="bfloat16"`)
+		if got := p.metrics(t).sum(t, "vllm:cache_config_info", `cache_dtype="fp8"`); got != 1 {
+			t.Errorf("the metrics do not name the type")
+		}
 	}},
 	"max_num_seqs": {args: []string{"--max-num-seqs", "2"}, check: func(t *testing.T, p *process) {
 		p.must(t, completionPath, long(40).with(fields{"n": 8}))

@@ -18,6 +18,12 @@ const (
 	Float16  DType = "float16"
 )
 
+// The dtypes that only a KV cache has; see kernels.KVCache.
+const (
+	FP8  DType = "fp8" // also called fp8_e4m3
+	Int8 DType = "int8"
+)
+
 // ParseDType reads an option's value; "" is Auto.
 func ParseDType(name string) (DType, error) {
 	if name == "" {
@@ -67,14 +73,14 @@ func (o Options) quantized(embedOrHead bool) kernels.DType {
 	return 0
 }
 
-// kvDType is the element type of the KV cache. Auto is float32: with bfloat16 keys and values the log probabilities of
+// kvDTypes are the types of a KV cache by name. Auto is float32: with bfloat16 keys and values the log probabilities of
 // the built-in model are off by up to 0.07, twice as far as everything else that bfloat16 rounds.
-func (o Options) kvDType() kernels.DType {
-	if o.KVDType == BFloat16 {
-		return kernels.BF16
-	}
-	return kernels.F32
+var kvDTypes = map[DType]kernels.DType{
+	"": kernels.F32, Auto: kernels.F32, Float32: kernels.F32, BFloat16: kernels.BF16,
+	FP8: kernels.FP8, "fp8_e4m3": kernels.FP8, Int8: kernels.I8,
 }
+
+func (o Options) kvDType() kernels.DType { return kvDTypes[o.KVDType] } // checked before
 
 // activations is the type of the inputs of matrix products.
 func (d DType) activations() kernels.DType {

@@ -15,6 +15,7 @@ import (
 func TestBatchInvariance(t *testing.T) {
 	everyVariant(t, func(t *testing.T, variant string) {
 		options := []model.Options{{DType: model.Float32}, {DType: model.BFloat16}, {DType: model.BFloat16, KVDType: model.BFloat16},
+			{DType: model.BFloat16, KVDType: model.FP8}, {DType: model.BFloat16, KVDType: model.Int8},
 			{DType: model.BFloat16, Bits: 8}, {DType: model.Float32, Bits: 4}}
 		prompt, steps, chunks, names := longPrompt(t, 150), 6, []int{1, 7, 64}, []string{"", "shout", "french"}
 		if variant == "ref" { // slow

@@ -13,7 +13,7 @@ import (
 // Options choose how a checkpoint is loaded.
 type Options struct {
 	DType   DType // "" is Auto
-	KVDType DType // Auto, Float32 or BFloat16; "" is Auto, which is Float32
+	KVDType DType // Auto, Float32, BFloat16, FP8 or Int8; "" is Auto, which is Float32
 	MaxLen  int   // tokens of a sequence; 0: as many as the checkpoint was made for
 	Bits    int   // 8 or 4: weights are rounded to that many bits when they are loaded; 0: they are not
 	Mapped  bool  // matrices are used from the checkpoint's mapped files, which must stay open: slower, but without a copy
@@ -69,8 +69,8 @@ func (o Options) check(s *Spec) error {
 	if _, err := ParseDType(string(o.DType)); err != nil {
 		return err
 	}
-	if d, err := ParseDType(string(o.KVDType)); err != nil || d == Float16 {
-		return errors.Join(fmt.Errorf("KV cache dtype %q is none of auto, float32, bfloat16", o.KVDType), err)
+	if _, ok := kvDTypes[o.KVDType]; !ok {
+		return fmt.Errorf("KV cache dtype %q is none of auto, float32, bfloat16, fp8, int8", o.KVDType)
 	}
 	if o.Bits != 0 && o.Bits != 4 && o.Bits != 8 {
 		return fmt.Errorf("weights of %d bits: 8 or 4", o.Bits)

@@ -192,7 +192,7 @@ func TestWeightsMustFit(t *testing.T) {
 
 func TestOptions(t *testing.T) {
 	dev := openDevice(t, "ref")
-	for _, o := range []model.Options{{DType: "int8"}, {KVDType: "fp8"}, {KVDType: model.Float16}, {MaxLen: 65}, {MaxLen: -1}} {
+	for _, o := range []model.Options{{DType: "int8"}, {KVDType: "fp4"}, {KVDType: model.Float16}, {MaxLen: 65}, {MaxLen: -1}} {
 		if _, err := model.LoadDummy(dev, tinySpec(t, ""), 1, o); err == nil {
 			t.Errorf("loaded with %+v", o)
 		}
@@ -201,7 +201,7 @@ func TestOptions(t *testing.T) {
 
 // TestMemoryIsKnownBefore: estimates agree with what is then allocated.
 func TestMemoryIsKnownBefore(t *testing.T) {
-	for _, o := range []model.Options{{}, {DType: model.BFloat16}, {DType: model.Float16}, {DType: model.Float32, KVDType: model.BFloat16}, {MaxLen: 300},
+	for _, o := range []model.Options{{}, {DType: model.BFloat16}, {DType: model.Float16}, {DType: model.Float32, KVDType: model.BFloat16}, {KVDType: model.FP8}, {KVDType: model.Int8}, {MaxLen: 300},
 		{Bits: 8}, {Bits: 4, DType: model.BFloat16}} {
 		t.Run(fmt.Sprintf("%+v", o), func(t *testing.T) {
 			dev := openDevice(t, "ref")

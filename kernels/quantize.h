@@ -26,14 +26,16 @@ static float quantize_group(int8_t *to, const void *x, int dt, int n, int32_t *s
   float m = v_most(most), nan = v_sum(bad);
   float inv = m > 1e-30f ? 127.0f / m : 0;
   const vf by = v_set1(inv);
-  int8_t q[QUANT_GROUP + 16];
+  int8_t q[QUANT_GROUP + 8], *out = n % VL || n % 8 ? q : to;
   for (int i = 0; i < padded; i += VL) {
     vf a = v_round(v_mul(v_load(f + i), by));
     total = v_add(total, a);
-    v_to_i8(q + i, a);
+    v_to_i8(out + i, a);
   }
-  memset(q + padded, 0, 8);
-  memcpy(to, q, (size_t)((n + 7) & ~7));
+  if (out == q) {
+    memset(q + padded, 0, 8);
+    memcpy(to, q, (size_t)((n + 7) & ~7));
+  }
   float s = v_sum(total);
   *sum = s == s ? (int32_t)s : 0;
   return (inv > 0 ? m / 127.0f : 0) + nan;

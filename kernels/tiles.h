@@ -252,7 +252,7 @@ static void block_rows(int kind, int64_t rows, span s, float *scratch) {
     rows_by(kind, rows, s, NULL, 0);
     return;
   }
-  const int widen = kind != KN_F32 && kind != DOT && rows > 2 * MAX_ROWS;
+  const int widen = kind != KN_F32 && kind != DOT && rows > FEW_ROWS;
   const int64_t most = (rows > FEW_ROWS ? LARGE_PIECE : SMALL_PIECE) / KN_PANEL / (widen ? 4 : unit);
   const int64_t pieces = divide_up(k, most), each = divide_up(divide_up(k, pieces), 2) * 2;
   for (int64_t at = 0; at < k; at += each) {

@@ -31,6 +31,8 @@ package kernels
 #cgo nocallback kn_attention
 #cgo noescape kn_lora
 #cgo nocallback kn_lora
+#cgo noescape kn_block_sums
+#cgo nocallback kn_block_sums
 #include "kn.h"
 */
 import "C"
@@ -178,6 +180,11 @@ func (c *cBackend) lora(out, x Tensor, runs []LoRARun) error {
 		}
 	}
 	return result(C.kn_lora(c.dev, cTensor(out), cTensor(x), C.int64_t(len(runs))))
+}
+
+func (c *cBackend) blockSums(max []float32, sum []float64, row []float32, scale float64) error {
+	return result(C.kn_block_sums(c.dev, (*C.float)(unsafe.SliceData(row)), C.int64_t(len(row)), C.double(scale),
+		(*C.float)(unsafe.SliceData(max)), (*C.double)(unsafe.SliceData(sum))))
 }
 
 // measureLimits takes the best of many short passes: whatever else runs on the machine only makes one slower, and

@@ -47,6 +47,7 @@ type backend interface {
 	storeKV(c KVCache, k, v, slots Tensor) error
 	pagedAttention(out, q Tensor, c KVCache, b AttentionBatch, numHeads int, scale float32) error
 	lora(out, x Tensor, runs []LoRARun) error
+	blockSums(max []float32, sum []float64, row []float32, scale float64) error
 	pack(m *Matrix, firstRow int, p MatrixPart) error
 	close()
 }

@@ -128,3 +128,7 @@ int kn_attention(kn_dev *d, kn_tensor out, kn_tensor q, kn_cache c, kn_batch b, 
 int kn_lora(kn_dev *d, kn_tensor out, kn_tensor x, int64_t n) {
   return kn_dev_ops(d)->lora(d, out, x, kn_lora_runs(d, n), n);
 }
+
+int kn_block_sums(kn_dev *d, const float *x, int64_t n, double scale, float *max, double *sum) {
+  return kn_dev_ops(d)->block_sums(d, x, n, scale, max, sum);
+}

@@ -73,6 +73,8 @@ int kn_attention(kn_dev *d, kn_tensor out, kn_tensor q, kn_cache c, kn_batch b, 
 // kn_lora_runs returns room for n runs, which kn_lora then takes; NULL: no memory.
 kn_run_lora *kn_lora_runs(kn_dev *d, int64_t n);
 int kn_lora(kn_dev *d, kn_tensor out, kn_tensor x, int64_t n);
+// sum NULL: only the maxima.
+int kn_block_sums(kn_dev *d, const float *x, int64_t n, double scale, float *max, double *sum);
 
 // Limits of the machine: seconds for the work done.
 double kn_read_seconds(kn_dev *d, const void *p, size_t bytes, int streams);

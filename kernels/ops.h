@@ -13,6 +13,7 @@
 #include "kv.h"
 #include "attention.h"
 #include "lora.h"
+#include "blocksums.h"
 #include "peak.h"
 
 const kn_ops KN_OPS = {
@@ -27,6 +28,7 @@ const kn_ops KN_OPS = {
     .store_kv = store_kv,
     .attention = attention,
     .lora = lora,
+    .block_sums = block_sums,
     .fma = peak_fma,
     .dot = peak_dot,
     .int8 = peak_int8,

@@ -15,6 +15,7 @@ typedef struct {
   int (*store_kv)(kn_dev *, kn_cache, kn_tensor, kn_tensor, kn_tensor);
   int (*attention)(kn_dev *, kn_tensor, kn_tensor, kn_cache, kn_batch, int, float);
   int (*lora)(kn_dev *, kn_tensor, kn_tensor, kn_run_lora *, int64_t);
+  int (*block_sums)(kn_dev *, const float *, int64_t, double, float *, double *);
   float (*fma)(int64_t iters, double *flops);
   float (*dot)(int64_t iters, double *flops);
   float (*int8)(int64_t iters, double *ops);

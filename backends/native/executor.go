@@ -5,6 +5,7 @@ import (
 	"runtime/debug"
 
 	"pagoda/backends/native/model"
+	"pagoda/backends/native/sample"
 	"pagoda/backends/native/sched"
 	"pagoda/kernels"
 )
@@ -38,6 +39,13 @@ func (x *executor) step(plan sched.Plan) (err error) {
 
 // row is the i-th row of the last step's logits, [vocab].
 func (x *executor) row(i int) []float32 { return x.logits[i*x.width:][:x.vocab] }
+
+// blockSums is the sampler's look at all of a row.
+func (x *executor) blockSums(best []float32, sum []float64, logits []float32, scale float64) error {
+	return kernels.BlockSums(x.stream, best, sum, logits, scale)
+}
+
+var _ = [1]struct{}{}[kernels.SumBlock-sample.BlockLen] // the same blocks
 
 // fill lays the plan's items end to end.
 func (x *executor) fill(plan sched.Plan) {

@@ -99,7 +99,7 @@ func newRunner(s *sched.Scheduler, x *executor, d drafter, maxQueue int, log zer
 		sched:   s,
 		exec:    x,
 		spec:    &speculator{drafter: d},
-		scratch: sample.NewScratch(),
+		scratch: sample.NewScratch(x.blockSums),
 		log:     log,
 	}
 	r.load.stepSizes = make([]uint64, len(engine.StepTokenBounds)+1)

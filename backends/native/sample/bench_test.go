@@ -49,7 +49,7 @@ func BenchmarkSample(b *testing.B) {
 			if err != nil {
 				b.Fatal(err)
 			}
-			w := NewScratch()
+			w := NewScratch(nil)
 			b.ReportAllocs()
 			for b.Loop() {
 				if _, err := s.Sample(w, logits); err != nil {

@@ -11,13 +11,29 @@ const maxDepth = 40
 
 // Scratch is the working memory of samplers. One goroutine uses it at a time, for any number of them.
 type Scratch struct {
-	cands []cand
-	edits []edit
-	sums  []float64 // of drawAny
+	blockSums BlockSums
+	cands     []cand
+	edits     []edit
+	best      []float32 // of each block of the row at hand, its highest logit
+	sums      []float64 // see blocks; empty if they were not asked for
+	sumMemory []float64
 }
 
-// NewScratch returns working memory; it grows to what the samplers need.
-func NewScratch() *Scratch { return &Scratch{} }
+// BlockLen is the number of neighbouring logits that BlockSums takes together.
+const BlockLen = 256
+
+// BlockSums reads a row of logits once: best[b] becomes the highest of block b, NaN if it holds one, and sum[b], unless
+// sum is empty, the sum of e^((v-best[b])*scale) over the block, 0 if all of it is -Inf. A vocabulary is large, and this is
+// all that most tokens are ever looked at.
+type BlockSums func(best []float32, sum []float64, logits []float32, scale float64) error
+
+// NewScratch returns working memory; it grows to what the samplers need. read nil is plain Go.
+func NewScratch(read BlockSums) *Scratch {
+	if read == nil {
+		read = plainBlockSums
+	}
+	return &Scratch{blockSums: read}
+}
 
 // cand is a token still in the race.
 type cand struct {
@@ -48,7 +64,17 @@ func (s *Sampler) filters() bool {
 	return s.p.TopK > 0 && s.p.TopK < s.vocab || s.p.TopP < 1 || s.p.MinP > 0 || s.p.TypicalP < 1
 }
 
-// gather fills w.cands with the tokens that may be drawn and their weights. best is the highest logit.
+// sumScale is the factor of the exponents whose sums choose needs, 0 for none.
+func (s *Sampler) sumScale() float64 {
+	k := s.p.TopK
+	if s.p.Temperature < greedyTemperature || k > 0 && k < s.vocab || s.filters() && s.p.TopP == 1 {
+		return 0
+	}
+	return 1 / s.p.Temperature
+}
+
+// gather fills w.cands with the tokens that may be drawn and their weights. best is the highest logit; w has the row's
+// blocks, with sums if s.sumScale asks for them.
 func (s *Sampler) gather(w *Scratch, logits []float32, best float32) {
 	switch k := s.p.TopK; {
 	case k > 0 && k < len(logits):
@@ -56,7 +82,8 @@ func (s *Sampler) gather(w *Scratch, logits []float32, best float32) {
 		total := w.weigh(best, s.p.Temperature)
 		w.topP(s.p.TopP, total)
 	case s.p.TopP < 1:
-		depth, total := depthOf(s.p.TopP, logits, best, s.p.Temperature)
+		total := w.total(best, s.p.Temperature)
+		depth := w.depthOf(s.p.TopP*total, logits, best, s.p.Temperature)
 		w.above(logits, best, depth*s.p.Temperature)
 		w.weigh(best, s.p.Temperature)
 		w.topP(s.p.TopP, total)
@@ -73,24 +100,26 @@ func (s *Sampler) gather(w *Scratch, logits []float32, best float32) {
 	}
 }
 
-// depthOf returns how deep below the best, after temperature, the most likely tokens that together reach p may lie, and
-// the weight of all tokens. It keeps the nucleus's selection to those few.
-func depthOf(p float64, logits []float32, best float32, temperature float64) (depth, total float64) {
-	var weights [maxDepth + 1]float64 // by depth in whole units; the last holds all below
-	b, scale := float64(best), expUnit/temperature
-	for _, v := range logits {
-		y := max((float64(v)-b)*scale, -maxDepth*expUnit)
-		weights[int(y*(-1/expUnit))] += exp(y)
+// depthOf returns how deep below the best, after temperature, the most likely tokens that together weigh target may lie, in
+// whole units. It keeps the nucleus's selection to those few.
+func (w *Scratch) depthOf(target float64, logits []float32, best float32, temperature float64) float64 {
+	const atMost = 1e-6 // for what rounds to the unit's end
+	for _, reach := range []float64{8, 16} {
+		w.above(logits, best, reach*temperature)
+		w.weigh(best, temperature)
+		var weights [17]float64 // by depth in whole units
+		for _, c := range w.cands {
+			depth := (float64(best) - float64(c.key)) / temperature // rounding lets some that lie deeper through
+			weights[min(int(depth), len(weights)-1)] += c.weight
+		}
+		held := 0.0
+		for depth := 0.0; depth < reach; depth++ {
+			if held += weights[int(depth)]; held >= target {
+				return depth + 1 + atMost
+			}
+		}
 	}
-	for _, weight := range weights {
-		total += weight
-	}
-	held := 0.0
-	for depth < maxDepth && held < p*total {
-		held += weights[int(depth)]
-		depth++
-	}
-	return depth + 1e-6, total
+	return maxDepth + atMost
 }
 
 // topP keeps the most likely candidates that together reach p of the total weight.
@@ -104,9 +133,15 @@ func (w *Scratch) topP(p, total float64) {
 func (w *Scratch) above(logits []float32, best float32, depth float64) {
 	w.cands = w.cands[:0]
 	t := math.Nextafter32(float32(float64(best)-depth), float32(math.Inf(-1))) // at most -Inf: that is a forbidden token
-	for i, v := range logits {
-		if v > t {
-			w.cands = append(w.cands, cand{id: int32(i), key: v})
+	for b, most := range w.best {
+		if !(most > t) {
+			continue
+		}
+		from := b * BlockLen
+		for i, v := range logits[from:min(from+BlockLen, len(logits))] {
+			if v > t {
+				w.cands = append(w.cands, cand{id: int32(from + i), key: v})
+			}
 		}
 	}
 }
@@ -116,16 +151,22 @@ func (w *Scratch) topK(logits []float32, k int) {
 	c := w.cands[:0]
 	limit := 2*k + 64
 	t := float32(math.Inf(-1)) // logits at most this are out
-	for i, v := range logits {
-		if !(v > t) {
+	for b, most := range w.best {
+		if !(most > t) {
 			continue
 		}
-		c = append(c, cand{id: int32(i), key: v, weight: 1})
-		if len(c) == limit {
-			c = c[:nucleus(c, float64(k))]
-			t = c[0].key
-			for _, o := range c {
-				t = min(t, o.key)
+		from := b * BlockLen
+		for i, v := range logits[from:min(from+BlockLen, len(logits))] {
+			if !(v > t) {
+				continue
+			}
+			c = append(c, cand{id: int32(from + i), key: v, weight: 1})
+			if len(c) == limit {
+				c = c[:nucleus(c, float64(k))]
+				t = c[0].key
+				for _, o := range c {
+					t = min(t, o.key)
+				}
 			}
 		}
 	}
@@ -145,7 +186,7 @@ func (w *Scratch) weigh(best float32, temperature float64) float64 {
 
 // typical keeps the candidates whose information is closest to the expected one and that together reach mass p.
 func (w *Scratch) typical(p float64) {
-	total := w.total()
+	total := w.weight()
 	entropy := 0.0
 	for _, c := range w.cands {
 		if c.weight > 0 {
@@ -159,7 +200,8 @@ func (w *Scratch) typical(p float64) {
 	w.cands = w.cands[:nucleus(w.cands, p*total)]
 }
 
-func (w *Scratch) total() float64 {
+// weight is that of all candidates.
+func (w *Scratch) weight() float64 {
 	total := 0.0
 	for _, c := range w.cands {
 		total += c.weight

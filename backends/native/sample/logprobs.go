@@ -13,12 +13,12 @@ func (w *Scratch) Logprobs(logits []float32, chosen int32, k int) (float64, []To
 	if chosen < 0 || int(chosen) >= len(logits) {
 		return 0, nil, fmt.Errorf("sample: token %d of %d", chosen, len(logits))
 	}
-	at, err := argmax(logits)
+	at, err := w.blocks(logits, 1)
 	if err != nil {
 		return 0, nil, err
 	}
 	best := logits[at]
-	norm := float64(best) + math.Log(sumExp(logits, best, 1))
+	norm := float64(best) + math.Log(w.total(best, 1))
 	return float64(logits[chosen]) - norm, w.top(logits, k, norm), nil
 }
 

@@ -143,7 +143,7 @@ func randomCase(rng *rand.Rand) (p Params, prompt, output []int32, logits []floa
 
 // TestAgainstReference compares the distributions themselves, on random cases.
 func TestAgainstReference(t *testing.T) {
-	w := NewScratch()
+	w := NewScratch(nil)
 	for i := range uint64(3000) {
 		p, prompt, output, logits := randomCase(rand.New(rand.NewPCG(i, 7)))
 		if len(output) < p.MinTokens && len(logits) == 1 {
@@ -170,7 +170,7 @@ func distribution(t *testing.T, s *Sampler, w *Scratch, logits []float32) map[in
 	t.Helper()
 	logits = slices.Clone(logits)
 	s.edit(w, logits)
-	best, err := argmax(logits)
+	best, err := w.blocks(logits, s.sumScale())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -219,7 +219,7 @@ func TestDraws(t *testing.T) {
 			p := Defaults()
 			p.Seed = 42
 			set(&p)
-			s, w := newSampler(t, p, nil, len(logits), 0), NewScratch()
+			s, w := newSampler(t, p, nil, len(logits), 0), NewScratch(nil)
 			counts := map[int32]float64{}
 			for range n {
 				r, err := s.Sample(w, logits)
@@ -250,14 +250,14 @@ func TestDraws(t *testing.T) {
 
 // The unfiltered path walks chunks of a large vocabulary; it must agree with the cumulative distribution at any u.
 func TestDrawAny(t *testing.T) {
-	logits := row(5, 5*drawChunk+17)
-	logits[100], logits[drawChunk] = float32(math.Inf(-1)), float32(math.Inf(-1))
-	best, err := argmax(logits)
+	logits := row(5, 5*BlockLen+17)
+	logits[100], logits[BlockLen] = float32(math.Inf(-1)), float32(math.Inf(-1))
+	w := NewScratch(nil)
+	best, err := w.blocks(logits, 1)
 	if err != nil {
 		t.Fatal(err)
 	}
 	probs := reference(Defaults(), nil, nil, logits)
-	w := NewScratch()
 	for i := range 2000 {
 		u := (float64(i) + 0.5) / 2000
 		got := w.drawAny(logits, best, 1, u)

@@ -94,7 +94,7 @@ func TestGreedy(t *testing.T) {
 					s.Accept(id)
 				}
 				row := slices.Clone(c.logits)
-				r, err := s.Sample(NewScratch(), row)
+				r, err := s.Sample(NewScratch(nil), row)
 				if !errors.Is(err, c.err) {
 					t.Fatalf("at temperature %v: error %v, want %v", temperature, err, c.err)
 				}
@@ -113,7 +113,7 @@ func TestGreedy(t *testing.T) {
 
 func TestWrongLength(t *testing.T) {
 	s := newSampler(t, Defaults(), nil, 3, 0)
-	if _, err := s.Sample(NewScratch(), make([]float32, 4)); err == nil {
+	if _, err := s.Sample(NewScratch(nil), make([]float32, 4)); err == nil {
 		t.Error("4 logits for a vocabulary of 3 were accepted")
 	}
 }
@@ -141,9 +141,9 @@ func TestSeed(t *testing.T) {
 		}
 		return ids
 	}
-	w := NewScratch()
+	w := NewScratch(nil)
 	first := draws(1, 0, w)
-	if !slices.Equal(first, draws(1, 0, NewScratch())) {
+	if !slices.Equal(first, draws(1, 0, NewScratch(nil))) {
 		t.Error("the same seed gave other tokens")
 	}
 	for name, other := range map[string][]int32{
@@ -207,7 +207,7 @@ func TestLogprobs(t *testing.T) {
 		for _, id := range output {
 			s.Accept(id)
 		}
-		r, err := s.Sample(NewScratch(), logits)
+		r, err := s.Sample(NewScratch(nil), logits)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -248,7 +248,7 @@ func TestLogprobs(t *testing.T) {
 }
 
 func TestLogprobsErrors(t *testing.T) {
-	w := NewScratch()
+	w := NewScratch(nil)
 	for name, c := range map[string]struct {
 		logits []float32
 		chosen int32

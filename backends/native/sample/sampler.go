@@ -134,7 +134,7 @@ func (s *Sampler) penalize(logit float64, numOutput int32) float32 {
 }
 
 func (s *Sampler) pick(w *Scratch, logits []float32) (int32, error) {
-	best, err := argmax(logits)
+	best, err := w.blocks(logits, s.sumScale())
 	if err != nil || s.p.Temperature < greedyTemperature {
 		return best, err
 	}
@@ -144,24 +144,4 @@ func (s *Sampler) pick(w *Scratch, logits []float32) (int32, error) {
 	}
 	s.gather(w, logits, logits[best])
 	return w.draw(u), nil
-}
-
-// argmax returns the highest logit's id, of equals the lowest. A NaN anywhere is found: no comparison with it holds.
-func argmax(logits []float32) (int32, error) {
-	best, at := float32(math.Inf(-1)), -1
-	for i, v := range logits {
-		if !(v <= best) {
-			best, at = v, i
-			if v != v {
-				return 0, ErrLogits
-			}
-		}
-	}
-	switch {
-	case at < 0:
-		return 0, ErrNoToken
-	case best > math.MaxFloat32:
-		return 0, ErrLogits
-	}
-	return int32(at), nil
 }

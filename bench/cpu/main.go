@@ -189,7 +189,7 @@ func (b *session) measure(ctx context.Context) (err error) {
 func (b *session) say(format string, args ...any) { fmt.Fprintf(os.Stderr, format+"\n", args...) }
 
 // config measures the chosen rows of a configuration.
-func (b *session) config(ctx context.Context, c config, most bool) error {
+func (b *session) config(ctx context.Context, c config, most bool) (err error) {
 	var steps, server []row
 	for _, r := range rows {
 		switch {
@@ -200,6 +200,7 @@ func (b *session) config(ctx context.Context, c config, most bool) error {
 			steps = append(steps, r)
 		}
 	}
+	defer func() { err = errors.Join(err, b.results.write(b.file)) }() // what there is, also after an error
 	if len(steps) > 0 {
 		if err := b.steps(ctx, c, steps); err != nil {
 			return err
@@ -210,20 +211,20 @@ func (b *session) config(ctx context.Context, c config, most bool) error {
 			return err
 		}
 	}
-	return b.results.write(b.file)
+	return nil
 }
 
 func (b *session) newResult(c config, r row) result {
 	return result{config: c, Row: r.name, CPU: bench.CPUName(), Commit: b.commit, Date: time.Now().UTC().Format(time.DateOnly)}
 }
 
-// keep takes a finished row.
-func (b *session) keep(r result) {
+// finish takes a row that has all its samples.
+func (b *session) finish(r result) {
+	b.results.put(r)
 	if r.disturbed() {
 		b.disturbed = append(b.disturbed, fmt.Sprintf("%s, %s, %d threads, %s: others used %.2f CPUs", r.Shape, r.Weights,
 			r.Threads, r.Row, r.Others))
 	}
-	b.results.put(r)
 }
 
 // steps measures rows that need the model only, all in turn.
@@ -257,12 +258,13 @@ func (b *session) steps(ctx context.Context, c config, chosen []row) error {
 				}
 			}
 			b.say("%s %s, %d threads, %s: %.1f / %.1f tokens/s", c.Shape, c.Weights, c.Threads, r.name, f.Ours, f.Llama)
+			f.ReadGBs, f.PeakGFLOPs = limits.ReadGBs, peak(c.Weights, limits)
+			f.Bound = bound(o.facts, f.ReadGBs, f.PeakGFLOPs, r.work)
+			b.results.put(*f)
 		}
 	}
-	for i, r := range chosen {
-		found[i].ReadGBs, found[i].PeakGFLOPs = limits.ReadGBs, peak(c.Weights, limits)
-		found[i].Bound = bound(o.facts, found[i].ReadGBs, found[i].PeakGFLOPs, r.work)
-		b.keep(found[i])
+	for _, f := range found {
+		b.finish(f)
 	}
 	return nil
 }

@@ -55,7 +55,7 @@ func (b *session) server(ctx context.Context, c config, r row) error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", r.name, err)
 	}
-	b.keep(f)
+	b.finish(f)
 	return nil
 }
 

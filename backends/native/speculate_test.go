@@ -297,10 +297,13 @@ type eager struct {
 	e *Engine
 }
 
+// slowSteps says that a step takes a second, and has said so for so long that no step changes it: guesses are cheap.
+var slowSteps = stepCost{weight: 1e12, rows: 1e12, seconds: 1e12, rows2: 1e12, rowSeconds: 1e12}
+
 func eagerly(e *Engine) drafter { return &eager{e.runner.spec.drafter, e} }
 
 func (x *eager) draft(plan sched.Plan, most []int) error {
-	x.e.runner.spec.cost = stepCost{}
+	x.e.runner.spec.cost = slowSteps
 	for _, it := range plan.Items {
 		if g := it.Seq.Owner.(*choice).guess; g != nil {
 			g.rate, g.credit = 1, 1000

@@ -136,7 +136,7 @@ func sameJSON(a, b string) bool {
 
 // TestCasesFloat32: every case, every way, is exactly the reference's.
 func TestCasesFloat32(t *testing.T) {
-	r := runCases(t, serve(t, "--infer-dtype", "float32"), 0.001)
+	r := runCases(t, serve(t, "--infer-dtype", "float32"), cases(t), 0.001)
 	for _, d := range r.different {
 		t.Error(d.what)
 	}
@@ -145,7 +145,12 @@ func TestCasesFloat32(t *testing.T) {
 // TestCases: with the checkpoint's own dtype at least 98 % are, and the others differ at a near tie of the reference,
 // which is computed in float32.
 func TestCases(t *testing.T) {
-	r := runCases(t, serve(t), 0.05)
+	checkDefault(t, serve(t), cases(t))
+}
+
+func checkDefault(t *testing.T, p *process, cs []*testCase) {
+	t.Helper()
+	r := runCases(t, p, cs, 0.05)
 	t.Logf("%d of %d answers differ", len(r.different), r.total)
 	if float64(len(r.different)) > 0.02*float64(r.total) {
 		t.Errorf("%d of %d answers differ", len(r.different), r.total)
@@ -163,6 +168,35 @@ func TestCases(t *testing.T) {
 	}
 }
 
+// TestCasesKernels: so it is with the kernels that the environment names, of all that the default's tests do not run on.
+func TestCasesKernels(t *testing.T) {
+	p := command(t, nil, "doctor")
+	p.wantExit(t, limit, 0)
+	for line := range strings.Lines(p.stdout.String()) {
+		f := strings.Fields(line)
+		if len(f) < 4 || f[0] != "kernels" || f[2] != "runs" || strings.HasSuffix(line, "the default\n") {
+			continue
+		}
+		t.Run(f[1], func(t *testing.T) {
+			env, cs := []string{"PAGODA_CPU_KERNELS=" + f[1]}, cases(t)
+			switch f[1] { // slow ones
+			case "ref":
+				cs = cs[148:]
+			case "portable":
+				cs = append(cs[:10], cs[130:]...) // those with adapters come last
+			}
+			exact, own := serveIn(t, env, "--infer-dtype", "float32"), serveIn(t, env)
+			if used := own.line(t, "ready")["kernels"]; used != f[1] {
+				t.Fatalf("the server computes with %v", used)
+			}
+			for _, d := range runCases(t, exact, cs, 0.001).different {
+				t.Error(d.what)
+			}
+			checkDefault(t, own, cs)
+		})
+	}
+}
+
 type caseRun struct {
 	mu        sync.Mutex // guards different
 	different []difference
@@ -176,8 +210,8 @@ type difference struct {
 	what string
 }
 
-// runCases sends all cases in all ways, mixed, 32 at once.
-func runCases(t *testing.T, p *process, within float64) *caseRun {
+// runCases sends cases in all ways, mixed, 32 at once.
+func runCases(t *testing.T, p *process, cs []*testCase, within float64) *caseRun {
 	t.Helper()
 	type job struct {
 		c *testCase
@@ -185,7 +219,7 @@ func runCases(t *testing.T, p *process, within float64) *caseRun {
 	}
 	r := &caseRun{name: map[int32]string{}}
 	var jobs []job
-	for _, c := range cases(t) {
+	for _, c := range cs {
 		for _, w := range ways {
 			jobs = append(jobs, job{c, w})
 		}

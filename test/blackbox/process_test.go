@@ -78,7 +78,12 @@ func (p *process) follow(stderr io.Reader) {
 // listening starts a server on a free port and waits until it listens.
 func listening(t testing.TB, args ...string) *process {
 	t.Helper()
-	p := command(t, nil, append([]string{"serve", "--port", "0", "--log-format", "json"}, args...)...)
+	return listeningIn(t, nil, args...)
+}
+
+func listeningIn(t testing.TB, env []string, args ...string) *process {
+	t.Helper()
+	p := command(t, env, append([]string{"serve", "--port", "0", "--log-format", "json"}, args...)...)
 	p.url = p.line(t, "listening, loading the model")["url"].(string)
 	return p
 }
@@ -87,7 +92,13 @@ func listening(t testing.TB, args ...string) *process {
 // the test ends, and must not have complained.
 func serve(t testing.TB, args ...string) *process {
 	t.Helper()
-	p := listening(t, args...)
+	return serveIn(t, nil, args...)
+}
+
+// serveIn does so with more in the environment.
+func serveIn(t testing.TB, env []string, args ...string) *process {
+	t.Helper()
+	p := listeningIn(t, env, args...)
 	p.line(t, "ready")
 	t.Cleanup(func() {
 		p.client.CloseIdleConnections()

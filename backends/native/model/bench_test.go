@@ -16,9 +16,9 @@ const benchConfig = `{"architectures":["Qwen3ForCausalLM"],"torch_dtype":"bfloat
 	"intermediate_size":3072,"num_hidden_layers":28,"num_attention_heads":16,"num_key_value_heads":8,"head_dim":128,
 	"max_position_embeddings":40960,"rms_norm_eps":1e-6,"rope_theta":1000000,"hidden_act":"silu","tie_word_embeddings":true}`
 
-// BenchmarkForward measures steps of a 0.6 B model with random weights: decodes of several sequences with 256 tokens
-// in the cache, and prefill. GB/s counts the weights once per step.
-func BenchmarkForward(b *testing.B) {
+// dummyRig is a 0.6 B model with random weights.
+func dummyRig(b *testing.B) *rig {
+	b.Helper()
 	config, err := checkpoint.OpenFS(fstest.MapFS{"config.json": &fstest.MapFile{Data: []byte(benchConfig)}}).Config()
 	if err != nil {
 		b.Fatal(err)
@@ -32,7 +32,13 @@ func BenchmarkForward(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	r := newRig(b, dev, m, 1024, model.Limits{MaxTokens: 512, MaxSeqs: 16, MaxLogitRows: 16})
+	return newRig(b, dev, m, 1024, model.Limits{MaxTokens: 512, MaxSeqs: 16, MaxLogitRows: 16})
+}
+
+// BenchmarkForward measures steps of a 0.6 B model: decodes of several sequences with 256 tokens in the cache, and
+// prefill. GB/s counts the weights once per step.
+func BenchmarkForward(b *testing.B) {
+	r := dummyRig(b)
 	for _, shape := range []struct{ seqs, tokens int }{{1, 1}, {4, 1}, {16, 1}, {1, 64}, {1, 512}} {
 		b.Run(fmt.Sprintf("seqs=%d/tokens=%d", shape.seqs, shape.tokens), func(b *testing.B) {
 			batch := benchBatch(shape.seqs, shape.tokens, 256)
@@ -42,7 +48,7 @@ func BenchmarkForward(b *testing.B) {
 			}
 			perSecond := float64(b.N) / b.Elapsed().Seconds()
 			b.ReportMetric(perSecond*float64(shape.seqs*shape.tokens), "tok/s")
-			b.ReportMetric(perSecond*float64(m.Bytes())/1e9, "GB/s")
+			b.ReportMetric(perSecond*float64(r.model.Bytes())/1e9, "GB/s")
 		})
 	}
 }

@@ -3,6 +3,7 @@ package native
 import (
 	"fmt"
 	"runtime/debug"
+	"time"
 
 	"pagoda/backends/native/model"
 	"pagoda/backends/native/sample"
@@ -20,6 +21,8 @@ type executor struct {
 
 	batch  model.Batch // its slices are reused from step to step
 	logits []float32   // of the last step: one row of width for each wanted row
+
+	forward time.Duration // spent in the model so far
 }
 
 func newExecutor(s *kernels.Stream, w *model.Workspace, width, vocab, blockSize int) *executor {
@@ -30,6 +33,8 @@ func newExecutor(s *kernels.Stream, w *model.Workspace, width, vocab, blockSize 
 func (x *executor) step(plan sched.Plan) (err error) {
 	defer recovered(&err)
 	x.fill(plan)
+	start := time.Now()
+	defer func() { x.forward += time.Since(start) }()
 	if err := x.work.Forward(x.stream, &x.batch); err != nil {
 		return err
 	}

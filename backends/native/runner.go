@@ -111,24 +111,7 @@ func newRunner(s *sched.Scheduler, x *executor, d drafter, maxQueue int, log zer
 func (r *runner) loop() {
 	defer close(r.ended)
 	for r.admit() {
-		r.dropGone()
-		plan := r.sched.Next()
-		if len(plan.Items) == 0 {
-			r.publishLoad(0)
-			continue
-		}
-		r.stampScheduled(plan)
-		start := time.Now()
-		if err := r.spec.draft(r.sched, plan); err != nil {
-			r.log.Error().Err(err).Msg("guessing ahead failed; it is off for the requests of this step")
-		}
-		drafted := time.Now()
-		err := r.exec.step(plan)
-		r.spec.cost.addStep(plan, time.Since(drafted))
-		accepted := r.count.accepted
-		r.finishStep(plan, err)
-		r.measure(plan.NumTokens+int(r.count.accepted-accepted), time.Since(start))
-		r.publishLoad(plan.NumRows())
+		r.turn()
 	}
 	for _, j := range slices.Clone(r.jobs) {
 		r.fail(j, engine.Errorf(engine.Unavailable, "the server is shutting down"))
@@ -138,6 +121,28 @@ func (r *runner) loop() {
 		r.reject(j, engine.Errorf(engine.Unavailable, "the server is shutting down"))
 	}
 	r.publishLoad(0)
+}
+
+// turn plans and computes one step, if there is something to do.
+func (r *runner) turn() {
+	r.dropGone()
+	plan := r.sched.Next()
+	if len(plan.Items) == 0 {
+		r.publishLoad(0)
+		return
+	}
+	r.stampScheduled(plan)
+	start := time.Now()
+	if err := r.spec.draft(r.sched, plan); err != nil {
+		r.log.Error().Err(err).Msg("guessing ahead failed; it is off for the requests of this step")
+	}
+	drafted := time.Now()
+	err := r.exec.step(plan)
+	r.spec.cost.addStep(plan, time.Since(drafted))
+	accepted := r.count.accepted
+	r.finishStep(plan, err)
+	r.measure(plan.NumTokens+int(r.count.accepted-accepted), time.Since(start))
+	r.publishLoad(plan.NumRows())
 }
 
 // admit takes what waits and blocks only without work. It reports false when the loop is to end.
@@ -421,12 +426,11 @@ func (r *runner) measure(tokens int, d time.Duration) {
 // publishLoad makes the loop's figures visible; tokens is the size of the step just done, 0 for none.
 func (r *runner) publishLoad(tokens int) {
 	st := r.sched.Stats()
-	ad := r.sched.Adapters()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.load.sched = st
 	r.load.tokens = r.count
-	r.load.adapters = append(r.load.adapters[:0], ad...)
+	r.load.adapters = r.sched.Adapters(r.load.adapters[:0])
 	if tokens > 0 {
 		i, _ := slices.BinarySearch(engine.StepTokenBounds, float64(tokens))
 		r.load.stepSizes[i]++

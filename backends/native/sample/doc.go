@@ -14,7 +14,7 @@
 // Each of 5's filters sees the distribution that the one before left, renormalized. Log-probabilities are of the row
 // as the model gave it, before all of this.
 //
-// A vocabulary is large and the tokens that matter are few, so all of it is looked at by BlockSums only, which the engine
-// brings along, and nothing here sorts it: filters keep the smallest set of
-// best tokens that reaches a weight, which is a selection (see nucleus).
+// A vocabulary is large and the tokens that matter are few, so all of it is looked at by BlockSums only, which the
+// engine brings along, and nothing here sorts it: filters keep the smallest set of best tokens that reaches a weight,
+// which is a selection (see nucleus).
 package sample

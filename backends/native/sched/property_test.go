@@ -285,8 +285,8 @@ func (m *machine) checkProgress(plan Plan) error {
 func (m *machine) checkEmpty() error {
 	st := m.Stats()
 	if !m.Idle() || st.NumUsedBlocks != 0 || st.NumRunning != 0 || st.NumWaiting != 0 || st.NumWaitingTokens != 0 ||
-		len(m.Adapters()) != 0 {
-		return fmt.Errorf("all are finished and there is left: %+v, adapters %v", st, m.Adapters())
+		len(m.Adapters(nil)) != 0 {
+		return fmt.Errorf("all are finished and there is left: %+v, adapters %v", st, m.Adapters(nil))
 	}
 	return m.CheckIntegrity()
 }

@@ -114,7 +114,7 @@ func (w *world) do(out *strings.Builder, words []string) error {
 		w.sched.Finish(w.seqs[words[1]])
 	case "stats":
 		fmt.Fprintf(out, "%+v\n", w.sched.Stats())
-		fmt.Fprintf(out, "adapters %+v\n", w.sched.Adapters())
+		fmt.Fprintf(out, "adapters %+v\n", w.sched.Adapters(nil))
 	default:
 		return fmt.Errorf("no command %q", words[0])
 	}

@@ -38,13 +38,13 @@ func (s *Scheduler) Stats() Stats {
 	return st
 }
 
-// Adapters counts the running and waiting sequences of every adapter that has any, the base first.
-func (s *Scheduler) Adapters() []AdapterStats {
-	list := make([]AdapterStats, 0, len(s.adapters))
+// Adapters appends to list the running and waiting sequences of every adapter that has any, the base first.
+func (s *Scheduler) Adapters(list []AdapterStats) []AdapterStats {
+	from := len(list)
 	for _, a := range s.adapters {
 		list = append(list, a)
 	}
-	slices.SortFunc(list, func(a, b AdapterStats) int { return cmp.Compare(a.Adapter, b.Adapter) })
+	slices.SortFunc(list[from:], func(a, b AdapterStats) int { return cmp.Compare(a.Adapter, b.Adapter) })
 	return list
 }
 

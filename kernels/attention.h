@@ -230,7 +230,7 @@ static void find_runs(const attention_job *j, const part *t, int is_v, int64_t p
 }
 
 // to_half replaces the runs of FP8 by their float16.
-static void to_half(const attention_job *j, runs *u, int is_v, int n, uint16_t *half) {
+static void to_half(const attention_job *j, runs *u, int rows, int is_v, int n, uint16_t *half) {
   const int dim = j->dim, in_one = is_v || j->c.block_size == RUN;
   for (int i = 0; i < RUNS; i++) {
     if (i > 0 && i * RUN >= n) { // masked
@@ -239,7 +239,7 @@ static void to_half(const attention_job *j, runs *u, int is_v, int n, uint16_t *
     }
     if (in_one)
       for (int at = 0; at < RUN * dim; at += 64) {
-        __builtin_prefetch(u->next[i] + at, 0, 2);
+        if (rows <= DIRECT_ROWS) __builtin_prefetch(u->next[i] + at, 0, 2);
         fp8_to_f16(half + at, u->at[i] + at, RUN * dim - at < 64 ? RUN * dim - at : 64);
       }
     else
@@ -306,7 +306,7 @@ static runs chunk_runs(const attention_job *j, const part *t, const buffers *b, 
   if (j->whole) {
     find_runs(j, t, is_v, p0, last, u.at);
     find_runs(j, t, next_is_v, p1, last, u.next);
-    if (j->c.dt == KN_FP8) to_half(j, &u, is_v, n, b->half);
+    if (j->c.dt == KN_FP8) to_half(j, &u, rows, is_v, n, b->half);
   }
   if (!j->whole || (rows > DIRECT_ROWS && j->c.dt != KN_F32)) to_panel(j, t, &u, is_v, p0, n, b->panel);
   if (rows > DIRECT_ROWS) u.kind = PANEL;
@@ -375,12 +375,13 @@ static void load_scales(const attention_job *j, const part *t, const buffers *b,
 }
 
 // fetch_next fetches what the tiles take next, a part with each register tile of `some` rows from row r on. For few rows
-// the register tiles do that themselves.
+// that is done where a chunk is read.
 static void fetch_next(const attention_job *j, const runs *u, int chunk, int r, int some, int rows) {
   if (rows <= DIRECT_ROWS || !j->whole) return;
-  const int run = RUN * j->dim * kv_size(j->c.dt), bytes = chunk / RUN * run;
-  for (int at = (int)((int64_t)bytes * r / rows) / 64 * 64; at < (int64_t)bytes * (r + some) / rows; at += 64)
-    __builtin_prefetch(u->next[at / run] + at % run, 0, 2);
+  const int run = RUN * j->dim * kv_size(j->c.dt), from = (int)((int64_t)run * r / rows) / 64 * 64;
+  const int to = (int)((int64_t)run * (r + some) / rows);
+  for (int i = 0; i < chunk / RUN; i++)
+    for (int at = from; at < to; at += 64) __builtin_prefetch(u->next[i] + at, 0, 2);
 }
 
 // attend_split computes the states of the tile's rows over one split.

@@ -9,7 +9,6 @@ import (
 	"reflect"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"testing/fstest"
 	"time"
@@ -336,7 +335,6 @@ func randomDraft(t *testing.T, e *Engine) drafter {
 type oracle struct {
 	answers map[string][]int32
 	vocab   int32
-	mu      sync.Mutex
 }
 
 func (o *oracle) draft(plan sched.Plan, most []int) error {

@@ -105,7 +105,7 @@ func (e *Engine) build(ctx context.Context, req *engine.Request, ad *adapter.Ada
 	return a, nil
 }
 
-// guessesAhead is how many tokens a step may guess of a choice: what the request says, else what the server does.
+// guessesAhead is how many tokens a step may guess of a choice: what the request says, but no more than the server does.
 func (o *Options) guessesAhead(req *engine.Request) (int, *engine.Error) {
 	want := req.SpeculativeTokens
 	switch {
@@ -113,11 +113,10 @@ func (o *Options) guessesAhead(req *engine.Request) (int, *engine.Error) {
 		return 0, nil
 	case want == nil:
 		return o.NumSpeculativeTokens, nil
-	case *want < 0 || *want > o.NumSpeculativeTokens:
-		return 0, engine.BadField("speculative_tokens", "speculative_tokens is %d, but this server guesses 0 to %d tokens ahead",
-			*want, o.NumSpeculativeTokens)
+	case *want < 0:
+		return 0, engine.BadField("speculative_tokens", "speculative_tokens is %d, must be at least 0", *want)
 	}
-	return *want, nil
+	return min(*want, o.NumSpeculativeTokens), nil
 }
 
 // newGuess prepares for guessing a choice's text. The prompt is indexed here, off the loop.

@@ -396,14 +396,23 @@ func TestFailingDrafter(t *testing.T) {
 	}
 }
 
-func TestSpeculativeTokensRefused(t *testing.T) {
-	for limit, asked := range map[int]int{0: 1, 4: 5, 8: -1} {
-		e := open(t, Options{NumSpeculativeTokens: limit})
-		req := &engine.Request{Model: "pagoda-demo", Text: ptr("a"), SpeculativeTokens: &asked}
-		_, err := run(context.Background(), e, req)
-		if got := engine.AsError(err); err == nil || got.Code != engine.Invalid || got.Param != "speculative_tokens" {
-			t.Errorf("%d of %d: %v", asked, limit, err)
+func TestGuessesAhead(t *testing.T) {
+	for _, c := range []struct {
+		method      string
+		limit, want int
+		asked       *int
+	}{
+		{"none", 8, 0, nil}, {"ngram", 8, 8, nil}, {"none", 8, 5, ptr(5)}, {"ngram", 8, 0, ptr(0)}, {"ngram", 4, 4, ptr(9)},
+		{"none", 0, 0, ptr(3)},
+	} {
+		o := Options{SpeculativeMethod: c.method, NumSpeculativeTokens: c.limit}
+		if got, err := o.guessesAhead(&engine.Request{SpeculativeTokens: c.asked}); err != nil || got != c.want {
+			t.Errorf("%+v: %d, %v", c, got, err)
 		}
+	}
+	o := Options{SpeculativeMethod: "ngram", NumSpeculativeTokens: 8}
+	if _, err := o.guessesAhead(&engine.Request{SpeculativeTokens: ptr(-1)}); err == nil || err.Param != "speculative_tokens" {
+		t.Errorf("-1: %v", err)
 	}
 }
 

@@ -35,8 +35,8 @@ func checkRMSNorm(out, x, w Tensor) error {
 	return out.check("out", f32orBF16, x.Rows, x.Cols)
 }
 
-// AddRMSNorm adds y to x in place (the residual stream) and then is RMSNorm of x. y has x's shape; out must be
-// neither.
+// AddRMSNorm adds y to x in place (the residual stream) and then is RMSNorm of x. y has x's shape; out must
+// not be x, but may be y if F32.
 func AddRMSNorm(s *Stream, out, x, y, w Tensor, eps float32) error {
 	err := checkRMSNorm(out, x, w)
 	if err == nil {

@@ -58,7 +58,7 @@ func build(dev *kernels.Device, m *model.Model, ck *checkpoint.Checkpoint) (*Ada
 	if err != nil {
 		return nil, err
 	}
-	a := &Adapter{lora: &model.LoRA{Layers: make([]model.LoRALayer, m.Spec().Layers)}}
+	a := &Adapter{lora: m.Spec().NewLoRA()}
 	for _, p := range pairs {
 		u, err := p.pack(dev, m.AdapterDType())
 		if err != nil {

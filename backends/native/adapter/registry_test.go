@@ -57,6 +57,9 @@ func builtIn(t *testing.T, name string) *checkpoint.Checkpoint {
 	return checkpoint.OpenFS(files)
 }
 
+// Targets of the built-in model's layers.
+const q, k, v, down = 0, 1, 2, 6
+
 func TestLoad(t *testing.T) {
 	r, dev := newRegistry(t)
 	before := dev.Allocated()
@@ -70,10 +73,10 @@ func TestLoad(t *testing.T) {
 		t.Fatalf("list %v", list)
 	}
 	french, shout := list[0].LoRA().Layers[5], list[1].LoRA().Layers[0]
-	if french[model.Q] == nil || french[model.V] == nil || french[model.K] != nil || french[model.Down] != nil {
+	if french[q] == nil || french[v] == nil || french[k] != nil || french[down] != nil {
 		t.Errorf("french has %v", french)
 	}
-	if slices.Contains(shout[:], nil) || shout[model.Down].A.K() != 512 || shout[model.Down].B.N() != 256 || shout[model.Q].Scale != 2 {
+	if slices.Contains(shout, nil) || shout[down].A.K() != 512 || shout[down].B.N() != 256 || shout[q].Scale != 2 {
 		t.Errorf("shout has %v", shout)
 	}
 	if n := dev.Allocated() - before; n != r.Bytes() || n != list[0].Bytes()+list[1].Bytes() {
@@ -105,7 +108,7 @@ func TestUnloadWhileInUse(t *testing.T) {
 	if _, err := r.Acquire("a"); !errors.Is(err, adapter.ErrNotFound) {
 		t.Errorf("acquired after unload: %v", err)
 	}
-	if first.LoRA().Layers[0][model.Q].A.N() != 16 {
+	if first.LoRA().Layers[0][q].A.N() != 16 {
 		t.Error("memory of an adapter in use is gone")
 	}
 	second := load()

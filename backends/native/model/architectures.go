@@ -2,75 +2,62 @@ package model
 
 import (
 	"cmp"
-	"errors"
 	"fmt"
 	"maps"
 	"slices"
 	"strings"
-
-	"pagoda/checkpoint"
 )
 
-// architectures are the kinds of checkpoint that load, by the name in config.json. An architecture completes the spec
-// that the keys shared by all have begun, and reports what of its configuration is not supported.
-var architectures = map[string]func(*Spec, *checkpoint.Config) []error{
+// architectures are the kinds of checkpoint that load, by the name in config.json: each describes itself to the builder
+// and reports what of its configuration is not supported.
+var architectures = map[string]func(*builder){
 	"LlamaForCausalLM": llama,
 	"Qwen2ForCausalLM": qwen2,
 	"Qwen3ForCausalLM": qwen3,
 }
 
-// llamaNames are the weight names of Llama and the many models laid out like it.
-var llamaNames = names{
-	embed: "model.embed_tokens", finalNorm: "model.norm", head: "lm_head", layer: "model.layers.%d.",
-	inputNorm: "input_layernorm", postNorm: "post_attention_layernorm",
-	qNorm: "self_attn.q_norm", kNorm: "self_attn.k_norm",
-	projections: [NumTargets]string{"self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj",
-		"mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"},
-}
-
 // llama is Llama 1 to 3.x.
-func llama(s *Spec, c *checkpoint.Config) []error {
-	s.names = &llamaNames
-	s.QKVBias, s.OBias, s.MLPBias = c.AttentionBias, c.AttentionBias, c.MLPBias
-	return s.headDimFromHidden()
+func llama(b *builder) {
+	b.begin()
+	a, d := b.attention(), b.dense()
+	a.QKVBias, a.OBias, d.Bias = b.c.AttentionBias, b.c.AttentionBias, b.c.MLPBias
+	b.preNorm(a, d)
 }
 
 // qwen2 is Qwen2 and Qwen2.5.
-func qwen2(s *Spec, c *checkpoint.Config) []error {
-	s.names = &llamaNames
-	s.QKVBias = true
-	return append(s.headDimFromHidden(), qwenProblems(c)...)
+func qwen2(b *builder) {
+	b.begin()
+	a := b.attention()
+	a.QKVBias = true
+	b.preNorm(a, b.dense())
+	b.qwenProblems()
 }
 
-func qwen3(s *Spec, c *checkpoint.Config) []error {
-	s.names = &llamaNames
-	s.HeadNorms = true
-	s.HeadDim = cmp.Or(s.HeadDim, 128)
-	s.QKVBias, s.OBias = c.AttentionBias, c.AttentionBias
-	return qwenProblems(c)
+func qwen3(b *builder) {
+	b.begin()
+	b.c.HeadDim = cmp.Or(b.c.HeadDim, 128)
+	a := b.attention()
+	a.QNorm, a.KNorm = "self_attn.q_norm", "self_attn.k_norm"
+	a.QKVBias, a.OBias = b.c.AttentionBias, b.c.AttentionBias
+	b.preNorm(a, b.dense())
+	b.qwenProblems()
 }
 
-func qwenProblems(c *checkpoint.Config) (problems []error) {
-	if c.UseSlidingWindow && c.SlidingWindow != nil {
-		problems = append(problems, errors.New("use_sliding_window is not supported"))
+func (b *builder) qwenProblems() {
+	if b.c.UseSlidingWindow && b.c.SlidingWindow != nil {
+		b.bad("use_sliding_window is not supported")
 	}
-	if c.MLPBias {
-		problems = append(problems, errors.New("mlp_bias is not supported"))
+	if b.c.MLPBias {
+		b.bad("mlp_bias is not supported")
 	}
-	return problems
 }
 
-// headDimFromHidden shares the hidden size among the heads where head_dim is absent.
-func (s *Spec) headDimFromHidden() []error {
-	if s.HeadDim != 0 || s.Heads < 1 { // check reports the latter
-		return nil
-	}
-	if s.Hidden%s.Heads != 0 {
-		return []error{fmt.Errorf("hidden_size %d is no multiple of num_attention_heads %d, and head_dim is absent",
-			s.Hidden, s.Heads)}
-	}
-	s.HeadDim = s.Hidden / s.Heads
-	return nil
+// preNorm gives the model layers that are all alike, with Llama's norms, and one rotary table.
+func (b *builder) preNorm(a *Attention, ff FeedForward) {
+	b.Ropes = []Rope{b.rope(a.HeadDim)}
+	b.layers(func(int) LayerSpec {
+		return LayerSpec{InputNorm: "input_layernorm", Mixer: a, FFNorm: "post_attention_layernorm", FF: ff}
+	})
 }
 
 // Architectures lists those that load, by the name in config.json.

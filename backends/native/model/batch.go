@@ -16,12 +16,14 @@ type Batch struct {
 	SeqLens     []int32   // [S] tokens of the sequence in the cache after this step
 	BlockTables [][]int32 // [S] the sequence's blocks in order, enough for SeqLens[s]
 	Runs        []Run     // rows that use an adapter, ascending and apart; all others use the base
-	LogitRows   []int32   // rows whose logits are wanted, strictly ascending
+	LogitRows   []int32   // rows whose logits, or hidden states, are wanted, strictly ascending
 }
 
 // Limits bound a batch; buffers are made for them.
 type Limits struct {
 	MaxTokens, MaxSeqs, MaxLogitRows int
+
+	Hidden bool // steps end with the final norm: there are hidden states, no logits
 }
 
 func (l Limits) check() error {
@@ -118,7 +120,7 @@ func (w *Workspace) checkRuns(b *Batch) error {
 		if r.Start < end || r.Len < 1 || r.Len > len(b.Tokens)-r.Start {
 			return badBatch("adapter run of rows %d+%d after row %d of %d", r.Start, r.Len, end, len(b.Tokens))
 		}
-		if r.LoRA == nil || len(r.LoRA.Layers) != w.m.spec.Layers {
+		if r.LoRA == nil || len(r.LoRA.Layers) != len(w.m.spec.Layers) {
 			return badBatch("adapter run without an adapter of this model")
 		}
 		end = r.Start + r.Len

@@ -5,6 +5,26 @@
 //	                                                                      │
 //	                    Batch (one step's flat batch of tokens) ──► Workspace.Forward ──► Logits
 //
+// A layer is two parts, a Mixer and a FeedForward, with norms around them ([LayerSpec]). Each kind of part has a file of its
+// own with two types: what it is, as data (its sizes, the names of its tensors), and its weights, which compute:
+//
+//	Mixer        Attention                attention.go
+//	FeedForward  Dense                    dense.go
+//
+// A new kind implements Mixer and mixer, or FeedForward and feedForward (parts.go); nothing else knows the kinds. It lists
+// its tensors, from which the weights are checked, counted and loaded, and which adapters address; its scratch, from which
+// the workspace is laid out; and its cache. An architecture (architectures.go) is a function that describes the layers to
+// the builder:
+//
+//	func olmo2(b *builder) {
+//		b.begin()
+//		a, d := b.attention(), b.dense()
+//		...
+//		b.layers(func(int) LayerSpec {
+//			return LayerSpec{Mixer: a, MixerNorm: "post_attention_layernorm", FF: d, FFOutNorm: "post_feedforward_layernorm"}
+//		})
+//	}
+//
 // A Model is read-only once loaded. KV and Workspace belong to the one goroutine that runs the steps.
 //
 // Numbers: the residual stream and all sums are float32 whatever the dtype. What the dtype chooses:

@@ -77,7 +77,7 @@ func (s *dummySource) tensor(name string, shape []int) checkpoint.Tensor {
 		v := random.NormFloat64() / math.Sqrt(float64(shape[len(shape)-1]))
 		values[i] = uint16(math.Float32bits(float32(v)) >> 16)
 	}
-	n := tensor{name, shape}.elements()
+	n := tensor{shape: shape}.elements()
 	t.Data = make([]byte, 0, 2*n+8)
 	for len(t.Data) < 2*n {
 		for bits, k := random.Uint64(), 0; k < 4; k++ {

@@ -9,7 +9,8 @@ import (
 
 // KV is the KV cache of all layers: numBlocks blocks, each of blockSize tokens.
 type KV struct {
-	layers               []kernels.KVCache
+	layers               []kernels.KVCache // without buffers where the layer has none
+	dtype                kernels.DType
 	numBlocks, blockSize int
 	bytes                int64
 }
@@ -24,13 +25,18 @@ func (m *Model) NewKV(numBlocks, blockSize int) (*KV, error) {
 	if numBlocks < 1 || blockSize < 1 {
 		return nil, fmt.Errorf("KV cache of %d blocks of %d tokens", numBlocks, blockSize)
 	}
-	kv := &KV{numBlocks: numBlocks, blockSize: blockSize, bytes: int64(numBlocks) * m.KVBytesPerBlock(blockSize)}
-	for range m.spec.Layers {
-		c, err := kernels.NewKVCache(m.dev, m.options.kvDType(), numBlocks, blockSize, m.spec.KVHeads, m.spec.HeadDim)
+	kv := &KV{dtype: m.options.kvDType(), numBlocks: numBlocks, blockSize: blockSize,
+		bytes: int64(numBlocks) * m.KVBytesPerBlock(blockSize), layers: make([]kernels.KVCache, len(m.spec.Layers))}
+	for i, l := range m.spec.Layers {
+		d := l.Mixer.cache()
+		if d.heads == 0 {
+			continue
+		}
+		c, err := kernels.NewKVCache(m.dev, kv.dtype, numBlocks, blockSize, d.heads, d.keyDim)
 		if err != nil {
 			return nil, errors.Join(fmt.Errorf("KV cache of %d blocks: %w", numBlocks, err), kv.Close())
 		}
-		kv.layers = append(kv.layers, c)
+		kv.layers[i] = c
 	}
 	return kv, nil
 }
@@ -42,7 +48,7 @@ func (kv *KV) NumBlocks() int { return kv.numBlocks }
 func (kv *KV) BlockSize() int { return kv.blockSize }
 
 // DType is the type of the keys and values.
-func (kv *KV) DType() kernels.DType { return kv.layers[0].K.DType }
+func (kv *KV) DType() kernels.DType { return kv.dtype }
 
 // Bytes is the memory of the cache.
 func (kv *KV) Bytes() int64 { return kv.bytes }
@@ -51,7 +57,9 @@ func (kv *KV) Bytes() int64 { return kv.bytes }
 func (kv *KV) Close() error {
 	var errs []error
 	for _, c := range kv.layers {
-		errs = append(errs, c.Close())
+		if c.K.Buf != nil {
+			errs = append(errs, c.Close())
+		}
 	}
 	kv.layers = nil
 	return errors.Join(errs...)

@@ -95,54 +95,84 @@ type loader struct {
 
 func (l *loader) all() {
 	s := l.spec
-	vectors := l.maxLen * s.HeadDim
+	small := 0
 	for _, t := range s.tensors() {
-		if len(t.shape) == 1 {
-			vectors += roundUp(t.shape[0])
+		if !t.matrix {
+			small += roundUp(t.elements())
 		}
 	}
-	l.small, l.err = l.dev.Alloc(vectors * kernels.F32.Size())
+	for _, r := range s.Ropes {
+		small += roundUp(l.maxLen * r.Dim)
+	}
+	l.small, l.err = l.dev.Alloc(small * kernels.F32.Size())
 	if l.err != nil {
 		return
 	}
-	l.embed = l.matrix(s.Hidden, s.names.embed)
+	l.embed = l.matrix(s.Hidden, s.names.embed+".weight")
 	l.head = l.embed
 	if !s.TiedHead {
-		l.head = l.matrix(s.Hidden, s.names.head)
+		l.head = l.matrix(s.Hidden, s.names.head+".weight")
 	}
-	l.finalNorm = l.vector(s.names.finalNorm, s.Hidden)
+	l.finalNorm = l.norm(s.names.finalNorm)
 	for i := range s.Layers {
 		l.layers = append(l.layers, l.layer(i))
 	}
-	l.rope = l.f32(l.maxLen, s.HeadDim, s.Rope.table(l.maxLen, s.HeadDim))
+	for _, r := range s.Ropes {
+		l.ropes = append(l.ropes, l.f32(l.maxLen, r.Dim, r.table(l.maxLen)))
+	}
 	l.bytes += int64(l.at)
 }
 
 func (l *loader) layer(i int) (y layer) {
-	s := l.spec
-	name := func(n string) string { return s.layerName(i, n) }
-	fused := func(targets ...Target) (y linear) {
-		_, in := s.projection(targets[0])
-		var list []string
-		for _, t := range targets {
-			list = append(list, name(s.names.projections[t]))
+	spec := l.spec.Layers[i]
+	p := &partLoader{loader: l, prefix: l.spec.layerPrefix(i), projections: spec.projections(l.spec)}
+	for _, norm := range []struct {
+		to   *kernels.Tensor
+		name string
+	}{{&y.inputNorm, spec.InputNorm}, {&y.mixerNorm, spec.MixerNorm}, {&y.ffNorm, spec.FFNorm}, {&y.ffOutNorm, spec.FFOutNorm}} {
+		if norm.name != "" {
+			*norm.to = p.norm(norm.name)
 		}
-		y.weight = l.matrix(in, list...)
-		if s.biased(targets[0]) {
-			y.bias = l.bias(list)
-		}
-		return y
 	}
-	y.inputNorm = l.vector(name(s.names.inputNorm), s.Hidden)
-	y.postNorm = l.vector(name(s.names.postNorm), s.Hidden)
-	if s.HeadNorms {
-		y.qNorm = l.vector(name(s.names.qNorm), s.HeadDim)
-		y.kNorm = l.vector(name(s.names.kNorm), s.HeadDim)
-	}
-	y.qkv, y.o = fused(Q, K, V), fused(O)
-	y.gateUp, y.down = fused(Gate, Up), fused(Down)
+	y.mixer = spec.Mixer.load(p)
+	y.output = p.linear(1)
+	y.ff = spec.FF.load(p)
 	return y
 }
+
+// partLoader loads the tensors of one layer, by their names in it.
+type partLoader struct {
+	*loader
+	prefix      string
+	projections []projection
+	next        Target
+}
+
+// linear packs the layer's next n projections, side by side.
+func (l *partLoader) linear(n int) linear {
+	y := linear{first: l.next}
+	var weights []string
+	var bias []float32
+	for _, p := range l.projections[l.next:][:n] {
+		weights = append(weights, l.prefix+p.name+".weight")
+		y.cols = append(y.cols, p.out)
+		if p.bias {
+			bias = append(bias, l.values(l.prefix+p.name+".bias")...)
+		}
+	}
+	y.weight = l.matrix(l.projections[l.next].in, weights...)
+	if len(bias) > 0 {
+		y.bias = l.f32(1, len(bias), bias)
+	}
+	l.next += Target(n)
+	return y
+}
+
+// norm is the weight of a norm of the layer.
+func (l *partLoader) norm(name string) kernels.Tensor { return l.loader.norm(l.prefix + name) }
+
+// vector is another tensor of the layer, as F32 [1, its elements].
+func (l *partLoader) vector(name string) kernels.Tensor { return l.loader.vector(l.prefix+name, 0) }
 
 // matrix packs the named weights, each [rows, k], stacked.
 func (l *loader) matrix(k int, names ...string) *kernels.Matrix {
@@ -157,7 +187,7 @@ func (l *loader) matrix(k int, names ...string) *kernels.Matrix {
 		t := l.tensor(name)
 		parts = append(parts, kernels.MatrixPart{Data: t.Data, DType: kernelDType(t.DType), Rows: t.Shape[0]})
 	}
-	dt := l.options.quantized(names[0] == l.spec.names.embed || names[0] == l.spec.names.head)
+	dt := l.options.quantized(l.spec.embedOrHead(names[0]))
 	if dt == 0 {
 		dt = l.packedAs(parts)
 	}
@@ -170,21 +200,19 @@ func (l *loader) matrix(k int, names ...string) *kernels.Matrix {
 		l.err = fmt.Errorf("%s: %w", names[0], err)
 		return nil
 	}
+	l.matrices = append(l.matrices, m)
 	if l.options.Mapped {
 		l.mapped += m.Bytes()
 		return m
 	}
 	for _, name := range names {
-		l.src.release(name + ".weight")
+		l.src.release(name)
 	}
 	l.bytes += m.Bytes()
 	return m
 }
 
-func (l *loader) tensor(name string) checkpoint.Tensor {
-	name += ".weight"
-	return l.src.tensor(name, l.shapes[name])
-}
+func (l *loader) tensor(name string) checkpoint.Tensor { return l.src.tensor(name, l.shapes[name]) }
 
 // packedAs is the type of a matrix in memory: for float32 that of its parts if they agree, since converting on use is
 // exact and takes half the memory.
@@ -200,25 +228,24 @@ func (l *loader) packedAs(parts []kernels.MatrixPart) kernels.DType {
 	return parts[0].DType
 }
 
-// vector converts a norm weight to F32 [1, n].
-func (l *loader) vector(name string, n int) kernels.Tensor {
-	if l.err != nil {
-		return kernels.Tensor{}
-	}
-	return l.f32(1, n, floats(l.tensor(name)))
-}
+// norm is the weight of a norm, with Spec.NormOffset, as F32 [1, its elements].
+func (l *loader) norm(name string) kernels.Tensor { return l.vector(name+".weight", l.spec.NormOffset) }
 
-// bias is the named biases one after another, F32 [1, their sizes' sum].
-func (l *loader) bias(names []string) kernels.Tensor {
-	if l.err != nil {
-		return kernels.Tensor{}
-	}
-	var values []float32
-	for _, name := range names {
-		name += ".bias"
-		values = append(values, floats(l.src.tensor(name, l.shapes[name]))...)
+// vector is a tensor's elements with something added to each, as F32 [1, their number].
+func (l *loader) vector(name string, plus float32) kernels.Tensor {
+	values := l.values(name)
+	for i := range values {
+		values[i] += plus
 	}
 	return l.f32(1, len(values), values)
+}
+
+// values are a tensor's elements.
+func (l *loader) values(name string) []float32 {
+	if l.err != nil {
+		return nil
+	}
+	return floats(l.tensor(name))
 }
 
 // f32 puts values into the buffer of small tensors.

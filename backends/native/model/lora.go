@@ -8,8 +8,17 @@ type LoRA struct {
 	Layers []LoRALayer // one per layer of the decoder
 }
 
-// LoRALayer holds a layer's updates, nil where the adapter has none.
-type LoRALayer [NumTargets]*LowRank
+// LoRALayer holds a layer's updates by target, nil where the adapter has none.
+type LoRALayer []*LowRank
+
+// NewLoRA is an adapter that changes nothing yet.
+func (s *Spec) NewLoRA() *LoRA {
+	a := &LoRA{Layers: make([]LoRALayer, len(s.Layers))}
+	for i, l := range s.Layers {
+		a.Layers[i] = make(LoRALayer, len(l.projections(s)))
+	}
+	return a
+}
 
 // LowRank is one update: A is [rank, in], B [out, rank].
 type LowRank struct {

@@ -19,23 +19,28 @@ type Model struct {
 	head      *kernels.Matrix // embed itself if the head is tied
 	layers    []layer
 	finalNorm kernels.Tensor
-	rope      kernels.Tensor // [maxLen, headDim], cosines then sines
+	ropes     []kernels.Tensor // [maxLen, Rope.Dim], cosines then sines
 
-	small         *kernels.Buffer // norm weights and the rope table
-	bytes, mapped int64           // of the weights in memory, and of those in mapped files
+	matrices      []*kernels.Matrix // all there are
+	small         *kernels.Buffer   // all other weights and the rope tables
+	bytes, mapped int64             // of the weights in memory, and of those in mapped files
 }
 
-// layer is a decoder layer's weights. Norm weights are F32 [1, n].
+// layer is a decoder layer's weights. Norm weights are F32 [1, n], without rows where there is none.
 type layer struct {
-	inputNorm, postNorm  kernels.Tensor
-	qNorm, kNorm         kernels.Tensor // only with Spec.HeadNorms
-	qkv, o, gateUp, down linear         // qkv and gateUp hold their parts' rows one after another
+	inputNorm, mixerNorm, ffNorm, ffOutNorm kernels.Tensor
+
+	mixer  mixer
+	output linear
+	ff     feedForward
 }
 
-// linear is a matrix [out, in] and what is added to its products, F32 [1, out], or nothing (no rows).
+// linear is one product with the matrices of one or several projections, side by side, and what is added to it.
 type linear struct {
 	weight *kernels.Matrix
-	bias   kernels.Tensor
+	bias   kernels.Tensor // F32 [1, out], or no rows
+	first  Target         // of the first projection
+	cols   []int          // of each projection's result
 }
 
 // Spec is what the model was loaded by.
@@ -73,19 +78,8 @@ func (m *Model) Weights() string {
 // Close frees the weights.
 func (m *Model) Close() error {
 	var errs []error
-	free := func(list ...*kernels.Matrix) {
-		for _, matrix := range list {
-			if matrix != nil {
-				errs = append(errs, matrix.Close())
-			}
-		}
-	}
-	if m.head != m.embed {
-		free(m.head)
-	}
-	free(m.embed)
-	for _, l := range m.layers {
-		free(l.qkv.weight, l.o.weight, l.gateUp.weight, l.down.weight)
+	for _, matrix := range m.matrices {
+		errs = append(errs, matrix.Close())
 	}
 	if m.small != nil {
 		errs = append(errs, m.small.Close())

@@ -2,14 +2,12 @@ package model
 
 import (
 	"cmp"
-	"fmt"
 	"math"
-
-	"pagoda/checkpoint"
 )
 
 // Rope is how positions turn queries and keys.
 type Rope struct {
+	Dim     int // elements of each head that are turned, the first ones
 	Theta   float64
 	Scaling string // "default" (none), "linear" or "llama3"
 
@@ -19,11 +17,11 @@ type Rope struct {
 	OriginalMaxLen float64 // llama3: tokens that the model was first trained with
 }
 
-// newRope reads a model's rope and says what of it is wrong or not supported.
-func newRope(c *checkpoint.Config) (r Rope, problems []error) {
-	bad := func(format string, args ...any) { problems = append(problems, fmt.Errorf(format, args...)) }
+// rope reads a model's rope, for heads of headDim, and says what of it is wrong or not supported.
+func (b *builder) rope(headDim int) (r Rope) {
+	c, bad := b.c, b.bad
 	p := cmp.Or(c.RopeParameters, c.RopeScaling)
-	r = Rope{Theta: cmp.Or(c.RopeTheta, 10000), Scaling: p.Kind()}
+	r = Rope{Dim: headDim, Theta: cmp.Or(c.RopeTheta, 10000), Scaling: p.Kind()}
 	partial := c.PartialRotaryFactor
 	if p != nil {
 		r.Theta = cmp.Or(p.RopeTheta, r.Theta)
@@ -39,7 +37,7 @@ func newRope(c *checkpoint.Config) (r Rope, problems []error) {
 	}
 	switch r.Scaling {
 	case "default":
-		return r, problems
+		return r
 	case "linear":
 	case "llama3":
 		if !(r.LowFreqFactor > 0 && r.LowFreqFactor < r.HighFreqFactor && r.HighFreqFactor < 1e6) {
@@ -51,21 +49,21 @@ func newRope(c *checkpoint.Config) (r Rope, problems []error) {
 		}
 	default:
 		bad("rope scaling %q is not supported", r.Scaling)
-		return r, problems
+		return r
 	}
 	if !(r.Factor >= 1 && r.Factor < 1e6) {
 		bad("rope scaling %s: factor %g is not between 1 and 1e6", r.Scaling, r.Factor)
 	}
-	return r, problems
+	return r
 }
 
-// table is [maxLen, dim]: in row p the cosines of p·f for each frequency f, then the sines. Angles are rounded to
+// table is [maxLen, Dim]: in row p the cosines of p·f for each frequency f, then the sines. Angles are rounded to
 // float32 before, as the reference library does: at position 40,000 the difference is visible.
-func (r Rope) table(maxLen, dim int) []float32 {
-	half := dim / 2
+func (r Rope) table(maxLen int) []float32 {
+	dim, half := r.Dim, r.Dim/2
 	table := make([]float32, maxLen*dim)
 	for i := range half {
-		frequency := r.frequency(i, dim)
+		frequency := r.frequency(i)
 		for p := range maxLen {
 			sin, cos := math.Sincos(float64(float32(p) * frequency))
 			table[p*dim+i], table[p*dim+half+i] = float32(cos), float32(sin)
@@ -74,10 +72,10 @@ func (r Rope) table(maxLen, dim int) []float32 {
 	return table
 }
 
-// frequency is θ^(-2i/dim), scaled. In llama3 a wave stays as it is if it fits HighFreqFactor times or more into the
+// frequency is θ^(-2i/Dim), scaled. In llama3 a wave stays as it is if it fits HighFreqFactor times or more into the
 // original length, is Factor times as long if it fits LowFreqFactor times or less, and is blended between.
-func (r Rope) frequency(i, dim int) float32 {
-	f := 1 / float32(math.Pow(r.Theta, float64(float32(2*i)/float32(dim))))
+func (r Rope) frequency(i int) float32 {
+	f := 1 / float32(math.Pow(r.Theta, float64(float32(2*i)/float32(r.Dim))))
 	slow := f / float32(r.Factor)
 	switch r.Scaling {
 	case "linear":

@@ -5,29 +5,46 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"strings"
+	"slices"
 
 	"pagoda/checkpoint"
 	"pagoda/kernels"
 )
 
-// Spec describes a decoder: its sizes, and which of the known variations it has.
+// Spec describes a decoder: its sizes, its layers one by one, and the numbers that scale what flows through them.
 type Spec struct {
 	Arch   string
 	Stored DType // the dtype that the checkpoint says it was saved in; Auto if it does not say
 
-	Vocab, Hidden, Inter, Layers int
-	Heads, KVHeads, HeadDim      int
-	MaxLen                       int // tokens of a sequence, prompt and answer
+	Vocab, Hidden int
+	MaxLen        int // tokens of a sequence, prompt and answer
+	Layers        []LayerSpec
+	Ropes         []Rope // rotary tables, which layers name by their place here
 
-	NormEps   float32
-	HeadNorms bool // q and k are normalised head by head before RoPE
-	TiedHead  bool // the embedding is also the output matrix
-	Rope      Rope
+	NormEps    float32
+	NormOffset float32 // is added to the weights of norms when they are loaded
+	TiedHead   bool    // the embedding is also the output matrix
 
-	QKVBias, OBias, MLPBias bool // vectors are added to what these projections give
+	names names
+}
 
-	names *names
+// LayerSpec describes a layer. Norms go by the name of their weight in the layer, "" for none:
+//
+//	x += MixerNorm(Mixer(InputNorm(x)))
+//	x += FFOutNorm(FF(FFNorm(x)))
+//
+// Layers that are alike may share a Mixer or an FF.
+type LayerSpec struct {
+	InputNorm, MixerNorm string
+	FFNorm, FFOutNorm    string
+	Mixer                Mixer
+	FF                   FeedForward
+}
+
+// names are a checkpoint's weight names outside the layers, without ".weight".
+type names struct {
+	embed, finalNorm, head string
+	layer                  string // what a layer's names begin with; holds the place of its number
 }
 
 // NewSpec reads a spec from config.json. All that is wrong or not supported is reported at once.
@@ -35,87 +52,107 @@ func NewSpec(c *checkpoint.Config) (*Spec, error) {
 	if len(c.Architectures) != 1 {
 		return nil, fmt.Errorf("config.json: %d architectures named, want one", len(c.Architectures))
 	}
-	complete, ok := architectures[c.Architectures[0]]
+	name := c.Architectures[0]
+	describe, ok := architectures[name]
 	if !ok {
-		return nil, unsupported(c.Architectures[0])
+		return nil, unsupported(name)
 	}
-	s := &Spec{
-		Arch: c.Architectures[0], Stored: DType(cmp.Or(c.TorchDType, c.DType, string(Auto))),
-		Vocab: c.VocabSize, Hidden: c.HiddenSize, Inter: c.IntermediateSize, Layers: c.NumHiddenLayers,
-		Heads: c.NumAttentionHeads, KVHeads: cmp.Or(c.NumKeyValueHeads, c.NumAttentionHeads), HeadDim: c.HeadDim,
-		MaxLen: c.MaxPositionEmbeddings, NormEps: float32(c.RMSNormEps), TiedHead: c.TieWordEmbeddings,
+	b := &builder{Spec: &Spec{Arch: name}, c: c}
+	describe(b)
+	b.check()
+	if len(b.problems) > 0 {
+		return nil, fmt.Errorf("config.json: %s: %w", name, errors.Join(b.problems...))
 	}
-	var problems []error
-	s.Rope, problems = newRope(c)
-	problems = append(problems, unsupportedKeys(c)...)
-	problems = append(problems, complete(s, c)...)
-	problems = append(problems, s.check()...)
-	if len(problems) > 0 {
-		return nil, fmt.Errorf("config.json: %s: %w", s.Arch, errors.Join(problems...))
-	}
-	return s, nil
+	return b.Spec, nil
 }
 
-// unsupportedKeys are the variations that no architecture has yet.
-func unsupportedKeys(c *checkpoint.Config) (problems []error) {
-	if c.HiddenAct != "silu" {
-		problems = append(problems, fmt.Errorf("hidden_act %q is not supported, only silu", c.HiddenAct))
+// builder is a spec in the making.
+type builder struct {
+	*Spec
+	c        *checkpoint.Config
+	problems []error
+}
+
+// bad adds a problem, once.
+func (b *builder) bad(format string, args ...any) {
+	err := fmt.Errorf(format, args...)
+	if !slices.ContainsFunc(b.problems, func(p error) bool { return p.Error() == err.Error() }) {
+		b.problems = append(b.problems, err)
 	}
+}
+
+// begin reads the keys that mean the same in all architectures.
+func (b *builder) begin() {
+	c := b.c
+	b.Stored = DType(cmp.Or(c.TorchDType, c.DType, string(Auto)))
+	b.Vocab, b.Hidden, b.MaxLen = c.VocabSize, c.HiddenSize, c.MaxPositionEmbeddings
+	b.NormEps, b.TiedHead = float32(c.RMSNormEps), c.TieWordEmbeddings
+	b.names = names{embed: "model.embed_tokens", finalNorm: "model.norm", head: "lm_head", layer: "model.layers.%d."}
 	if q := string(c.QuantizationConfig); q != "" && q != "null" {
-		problems = append(problems, errors.New("quantization_config: quantized weights are not supported"))
+		b.bad("quantization_config: quantized weights are not supported")
 	}
-	return problems
 }
 
-// check bounds every size, so that no product below overflows.
-func (s *Spec) check() (problems []error) {
-	bad := func(format string, args ...any) { problems = append(problems, fmt.Errorf(format, args...)) }
-	for _, size := range []struct {
-		key        string
-		value, max int
-	}{
-		{"vocab_size", s.Vocab, 1 << 24}, {"hidden_size", s.Hidden, 1 << 17}, {"intermediate_size", s.Inter, 1 << 19},
-		{"num_hidden_layers", s.Layers, 1 << 10}, {"num_attention_heads", s.Heads, 1 << 10},
-		{"num_key_value_heads", s.KVHeads, 1 << 10}, {"head_dim", s.HeadDim, 1 << 10},
-		{"max_position_embeddings", s.MaxLen, 1 << 24},
-	} {
-		if size.value < 1 || size.value > size.max {
-			bad("%s is %d, must be 1 to %d", size.key, size.value, size.max)
-		}
+// layers gives the model as many layers as its configuration says.
+func (b *builder) layers(layer func(i int) LayerSpec) {
+	n := b.c.NumHiddenLayers
+	if !b.between("num_hidden_layers", n, 1<<10) {
+		return
 	}
-	if s.KVHeads > 0 && s.Heads%s.KVHeads != 0 {
-		bad("num_attention_heads %d is no multiple of num_key_value_heads %d", s.Heads, s.KVHeads)
+	for i := range n {
+		b.Layers = append(b.Layers, layer(i))
 	}
-	if s.HeadDim%2 != 0 {
-		bad("head_dim %d is odd", s.HeadDim)
+}
+
+// between reports a size that is not 1 to most, so that no product of sizes overflows.
+func (b *builder) between(key string, value, most int) bool {
+	if value < 1 || value > most {
+		b.bad("%s is %d, must be 1 to %d", key, value, most)
+		return false
 	}
-	if !(s.NormEps > 0 && s.NormEps < 1) {
-		bad("rms_norm_eps %g is not between 0 and 1", s.NormEps)
+	return true
+}
+
+func (b *builder) check() {
+	b.between("vocab_size", b.Vocab, 1<<24)
+	b.between("hidden_size", b.Hidden, 1<<17)
+	b.between("max_position_embeddings", b.MaxLen, 1<<24)
+	if !(b.NormEps > 0 && b.NormEps < 1) {
+		b.bad("rms_norm_eps %g is not between 0 and 1", b.NormEps)
 	}
-	return problems
+	for _, l := range b.Layers {
+		l.Mixer.check(b)
+		l.FF.check(b)
+	}
 }
 
 // WeightBytes is the memory that a Model with these options takes, to be known before it is loaded.
 func (s *Spec) WeightBytes(o Options) (bytes int64) {
 	for _, t := range s.tensors() {
-		if len(t.shape) != 2 {
-			bytes += int64(t.shape[0]) * int64(kernels.F32.Size())
-			continue
+		switch {
+		case !t.matrix:
+			bytes += int64(t.elements()) * int64(kernels.F32.Size())
+		case !o.Mapped:
+			dt := cmp.Or(o.quantized(s.embedOrHead(t.name)), s.storedAs(s.resolve(o.DType)))
+			rows, cols := t.shape[len(t.shape)-2], t.shape[len(t.shape)-1]
+			bytes += int64(t.elements()/(rows*cols)) * kernels.MatrixBytes(dt, rows, cols)
 		}
-		if o.Mapped {
-			continue
-		}
-		name := strings.TrimSuffix(t.name, ".weight")
-		dt := cmp.Or(o.quantized(name == s.names.embed || name == s.names.head), s.storedAs(s.resolve(o.DType)))
-		bytes += kernels.MatrixBytes(dt, t.shape[0], t.shape[1])
 	}
-	return bytes + int64(cmp.Or(o.MaxLen, s.MaxLen))*int64(s.HeadDim)*int64(kernels.F32.Size())
+	for _, r := range s.Ropes {
+		bytes += int64(cmp.Or(o.MaxLen, s.MaxLen)) * int64(r.Dim) * int64(kernels.F32.Size())
+	}
+	return bytes
 }
 
 // KVBytesPerBlock is the memory of one KV block over all layers.
-func (s *Spec) KVBytesPerBlock(o Options, blockSize int) int64 {
-	return int64(s.Layers) * kernels.KVCacheBytes(o.kvDType(), 1, blockSize, s.KVHeads, s.HeadDim)
+func (s *Spec) KVBytesPerBlock(o Options, blockSize int) (bytes int64) {
+	for _, l := range s.Layers {
+		if d := l.Mixer.cache(); d.heads > 0 {
+			bytes += kernels.KVCacheBytes(o.kvDType(), 1, blockSize, d.heads, d.keyDim)
+		}
+	}
+	return bytes
 }
 
-// attentionScale multiplies the products of queries and keys.
-func (s *Spec) attentionScale() float32 { return float32(1 / math.Sqrt(float64(s.HeadDim))) }
+// inverseRoot is the usual scale of attention: what the products of queries and keys of this size are multiplied by.
+func inverseRoot(headDim int) float32 { return float32(1 / math.Sqrt(float64(headDim))) }

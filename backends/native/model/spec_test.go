@@ -55,21 +55,32 @@ func tinySpec(t testing.TB, keys string) *model.Spec {
 
 func TestSpec(t *testing.T) {
 	s := tinySpec(t, `"torch_dtype":"bfloat16";"head_dim":null;"rope_parameters":{"rope_theta":5000000,"rope_type":"default"}`)
-	if s.HeadDim != 128 || !s.HeadNorms || !s.TiedHead || s.Rope.Theta != 5e6 || s.Stored != model.BFloat16 {
-		t.Errorf("spec %+v", s)
+	a := attentionOf(t, s)
+	if a.HeadDim != 128 || a.QNorm == "" || !s.TiedHead || s.Ropes[0].Theta != 5e6 || s.Stored != model.BFloat16 {
+		t.Errorf("spec %+v, attention %+v", s, a)
 	}
+}
+
+// attentionOf is the attention of a spec's first layer.
+func attentionOf(t *testing.T, s *model.Spec) *model.Attention {
+	t.Helper()
+	a, ok := s.Layers[0].Mixer.(*model.Attention)
+	if !ok {
+		t.Fatalf("mixer %T", s.Layers[0].Mixer)
+	}
+	return a
 }
 
 func TestArchitectures(t *testing.T) {
 	s := tinySpec(t, `"architectures":["Qwen2ForCausalLM"];"hidden_size":24;"head_dim":null`)
-	if s.HeadDim != 6 || s.HeadNorms || !s.QKVBias || s.OBias || s.MLPBias {
-		t.Errorf("qwen2 %+v", s)
+	if a := attentionOf(t, s); a.HeadDim != 6 || a.QNorm != "" || !a.QKVBias || a.OBias || s.Layers[0].FF.(*model.Dense).Bias {
+		t.Errorf("qwen2 %+v", a)
 	}
 	s = tinySpec(t, `"architectures":["LlamaForCausalLM"];"attention_bias":true;"mlp_bias":true;"rope_theta":500000;
 		"rope_scaling":{"rope_type":"llama3","factor":32,"low_freq_factor":1,"high_freq_factor":4,"original_max_position_embeddings":8192}`)
-	want := model.Rope{Theta: 500000, Scaling: "llama3", Factor: 32, LowFreqFactor: 1, HighFreqFactor: 4, OriginalMaxLen: 8192}
-	if s.HeadDim != 4 || s.HeadNorms || !s.QKVBias || !s.OBias || !s.MLPBias || s.Rope != want {
-		t.Errorf("llama %+v", s)
+	want := model.Rope{Dim: 4, Theta: 500000, Scaling: "llama3", Factor: 32, LowFreqFactor: 1, HighFreqFactor: 4, OriginalMaxLen: 8192}
+	if a := attentionOf(t, s); a.HeadDim != 4 || a.QNorm != "" || !a.QKVBias || !a.OBias || !s.Layers[0].FF.(*model.Dense).Bias || s.Ropes[0] != want {
+		t.Errorf("llama %+v, rope %+v", a, s.Ropes[0])
 	}
 }
 

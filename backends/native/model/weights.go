@@ -9,33 +9,27 @@ import (
 	"pagoda/checkpoint"
 )
 
-// Target is one of a layer's projections, as adapters address them.
+// Target is a projection's place among those of its layer: the mixer's, its output, then the feed-forward's.
 type Target int
 
-// The projections. Q, K and V are computed as one matrix product, Gate and Up as another.
-const (
-	Q Target = iota
-	K
-	V
-	O
-	Gate
-	Up
-	Down
-	NumTargets
-)
-
-// names are an architecture's weight names, without ".weight" or ".bias". layer holds the place of the layer's number.
-type names struct {
-	embed, finalNorm, head, layer     string
-	inputNorm, postNorm, qNorm, kNorm string
-	projections                       [NumTargets]string
+// projection is a matrix [out, in] that adapters may address, with or without a bias. Its name is without the layer's
+// prefix and without ".weight" or ".bias".
+type projection struct {
+	name    string
+	out, in int
+	bias    bool
 }
 
-// tensor is a weight that a checkpoint must have.
+// tensor is a weight that a checkpoint must have: a matrix, or several one after another along its first dimensions, to be
+// packed; or else values that are kept in float32.
 type tensor struct {
-	name  string
-	shape []int
+	name   string
+	shape  []int
+	matrix bool
 }
+
+func vector(name string, shape ...int) tensor { return tensor{name: name, shape: shape} }
+func matrix(name string, shape ...int) tensor { return tensor{name, shape, true} }
 
 func (t tensor) elements() int {
 	n := 1
@@ -54,74 +48,57 @@ type Module struct {
 }
 
 // Modules lists all projections.
-func (s *Spec) Modules() []Module {
-	list := make([]Module, 0, s.Layers*int(NumTargets))
-	for layer := range s.Layers {
-		for target := range NumTargets {
-			m := Module{Name: s.layerName(layer, s.names.projections[target]), Layer: layer, Target: target}
-			m.Out, m.In = s.projection(target)
-			list = append(list, m)
+func (s *Spec) Modules() (list []Module) {
+	for i, l := range s.Layers {
+		for t, p := range l.projections(s) {
+			list = append(list, Module{s.layerPrefix(i) + p.name, i, Target(t), p.in, p.out})
 		}
 	}
 	return list
 }
 
-// projection is the shape of a target's matrix.
-func (s *Spec) projection(t Target) (out, in int) {
-	switch t {
-	case Q:
-		return s.Heads * s.HeadDim, s.Hidden
-	case K, V:
-		return s.KVHeads * s.HeadDim, s.Hidden
-	case O:
-		return s.Hidden, s.Heads * s.HeadDim
-	case Gate, Up:
-		return s.Inter, s.Hidden
-	default:
-		return s.Hidden, s.Inter
-	}
+// projections lists a layer's, in the order of their targets.
+func (l LayerSpec) projections(s *Spec) []projection {
+	list := append(l.Mixer.projections(s), l.Mixer.output(s))
+	return append(list, l.FF.projections(s)...)
 }
 
-func (s *Spec) layerName(layer int, name string) string {
-	return fmt.Sprintf(s.names.layer, layer) + name
-}
+func (s *Spec) layerPrefix(layer int) string { return fmt.Sprintf(s.names.layer, layer) }
 
-// biased says whether a target's projection has a bias.
-func (s *Spec) biased(t Target) bool {
-	switch t {
-	case Q, K, V:
-		return s.QKVBias
-	case O:
-		return s.OBias
-	default:
-		return s.MLPBias
-	}
+// embedOrHead says whether a tensor is the embedding or the output matrix.
+func (s *Spec) embedOrHead(name string) bool {
+	return name == s.names.embed+".weight" || name == s.names.head+".weight"
 }
 
 // tensors lists the weights of the decoder.
 func (s *Spec) tensors() []tensor {
-	var list []tensor
-	add := func(name string, shape ...int) { list = append(list, tensor{name + ".weight", shape}) }
-	add(s.names.embed, s.Vocab, s.Hidden)
-	add(s.names.finalNorm, s.Hidden)
+	list := []tensor{matrix(s.names.embed+".weight", s.Vocab, s.Hidden), vector(s.names.finalNorm+".weight", s.Hidden)}
 	if !s.TiedHead {
-		add(s.names.head, s.Vocab, s.Hidden)
+		list = append(list, matrix(s.names.head+".weight", s.Vocab, s.Hidden))
 	}
-	for layer := range s.Layers {
-		add(s.layerName(layer, s.names.inputNorm), s.Hidden)
-		add(s.layerName(layer, s.names.postNorm), s.Hidden)
-		if s.HeadNorms {
-			add(s.layerName(layer, s.names.qNorm), s.HeadDim)
-			add(s.layerName(layer, s.names.kNorm), s.HeadDim)
-		}
-	}
-	for _, m := range s.Modules() {
-		add(m.Name, m.Out, m.In)
-		if s.biased(m.Target) {
-			list = append(list, tensor{m.Name + ".bias", []int{m.Out}})
+	for i, l := range s.Layers {
+		for _, t := range l.tensors(s) {
+			t.name = s.layerPrefix(i) + t.name
+			list = append(list, t)
 		}
 	}
 	return list
+}
+
+// tensors lists the weights of a layer, without its prefix.
+func (l LayerSpec) tensors(s *Spec) (list []tensor) {
+	for _, name := range []string{l.InputNorm, l.MixerNorm, l.FFNorm, l.FFOutNorm} {
+		if name != "" {
+			list = append(list, vector(name+".weight", s.Hidden))
+		}
+	}
+	for _, p := range l.projections(s) {
+		list = append(list, matrix(p.name+".weight", p.out, p.in))
+		if p.bias {
+			list = append(list, vector(p.name+".bias", p.out))
+		}
+	}
+	return slices.Concat(list, l.Mixer.tensors(s), l.FF.tensors(s))
 }
 
 // checkWeights compares a checkpoint with the spec and reports all differences in one error.

@@ -14,25 +14,27 @@ type Workspace struct {
 	kv     *KV
 	limits Limits
 
-	floats *kernels.Buffer // all tensors below but ints
+	floats *kernels.Buffer // all tensors below
 	x      kernels.Tensor  // F32 [T, hidden] residual stream
 	y      kernels.Tensor  // F32 [T, hidden] what is added to it next
 	h      kernels.Tensor  // act [T, hidden] normalised: input of the next product
-	qkv    kernels.Tensor  // F32 [T, (heads+2·kvHeads)·headDim]
-	attn   kernels.Tensor  // act [T, heads·headDim]
-	gateUp kernels.Tensor  // F32 [T, 2·inter]
-	ff     kernels.Tensor  // act [T, inter]
-	lastX  kernels.Tensor  // F32 [R, hidden]: x and attn of the rows whose logits are wanted
-	lastA  kernels.Tensor  // act [R, heads·headDim]
-	logits kernels.Tensor  // F32 [R, vocab]
-	host   []float32       // logits read back, only where device memory is not the host's
+	lastX  kernels.Tensor  // F32 [R, hidden] x of the rows that are wanted
+	logits kernels.Tensor  // F32 [R, vocab], no rows where hidden states are wanted
+	layers []layerTensors
+	host   []float32 // results read back, only where device memory is not the host's
 
 	ints   *kernels.Buffer // staged inputs of the step, written at once
 	staged []int32         // what goes into ints
 
-	runs, lastRuns []Run // of this step, over all rows and over the rows of logits
+	runs, lastRuns []Run // of this step, over all rows and over those that are wanted
 	loraRuns       []kernels.LoRARun
 	step           step
+}
+
+// layerTensors are what a layer's parts write. Layers share the memory.
+type layerTensors struct {
+	mixed, lastMixed kernels.Tensor   // act [T or R, the output projection's in]
+	mixer, ff        []kernels.Tensor // scratch
 }
 
 // step is what one Forward is about: views of the staged inputs.
@@ -49,11 +51,7 @@ func (m *Model) NewWorkspace(kv *KV, l Limits) (*Workspace, error) {
 	}
 	w := &Workspace{m: m, kv: kv, limits: l,
 		runs: make([]Run, 0, l.MaxSeqs), lastRuns: make([]Run, 0, l.MaxSeqs), loraRuns: make([]kernels.LoRARun, 0, l.MaxSeqs)}
-	plan := w.tensors()
-	total := 0
-	for _, t := range plan {
-		total += roundUp(t.rows*t.cols) * t.dtype.Size()
-	}
+	total := w.lay()
 	n := w.intsFor(l.MaxTokens, l.MaxSeqs, l.MaxLogitRows, w.blocks(int32(m.maxLen)))
 	w.staged = make([]int32, n)
 	var err, err2 error
@@ -62,47 +60,50 @@ func (m *Model) NewWorkspace(kv *KV, l Limits) (*Workspace, error) {
 	if err := errors.Join(err, err2); err != nil {
 		return nil, errors.Join(fmt.Errorf("workspace: %w", err), w.Close())
 	}
-	at := 0
-	for _, t := range plan {
-		*t.to = kernels.NewTensor(w.floats, at, t.dtype, t.rows, t.cols)
-		at += roundUp(t.rows*t.cols) * t.dtype.Size()
-	}
+	w.lay()
 	if w.floats.Bytes() == nil {
-		w.host = make([]float32, l.MaxLogitRows*m.spec.Vocab)
+		w.host = make([]float32, l.MaxLogitRows*max(m.spec.Hidden, w.logits.Cols))
 	}
 	return w, nil
 }
 
-type planned struct {
-	to         *kernels.Tensor
-	dtype      kernels.DType
-	rows, cols int
-}
-
-func (w *Workspace) tensors() []planned {
+// lay lays all tensors out in floats and returns how many bytes that takes; floats may be nil for that.
+func (w *Workspace) lay() (bytes int) {
 	s, act, t, r := w.m.spec, w.m.dtype.activations(), w.limits.MaxTokens, w.limits.MaxLogitRows
-	heads := s.Heads * s.HeadDim
-	return []planned{
-		{&w.x, kernels.F32, t, s.Hidden},
-		{&w.y, kernels.F32, t, s.Hidden},
-		{&w.h, act, t, s.Hidden},
-		{&w.qkv, kernels.F32, t, heads + 2*s.KVHeads*s.HeadDim},
-		{&w.attn, act, t, heads},
-		{&w.gateUp, kernels.F32, t, 2 * s.Inter},
-		{&w.ff, act, t, s.Inter},
-		{&w.lastX, kernels.F32, r, s.Hidden},
-		{&w.lastA, act, r, heads},
-		{&w.logits, kernels.F32, r, s.Vocab},
+	at := 0
+	put := func(p plan) kernels.Tensor {
+		tensor := kernels.NewTensor(w.floats, at, p.dtype, p.rows, p.cols)
+		at += p.bytes()
+		bytes = max(bytes, at)
+		return tensor
 	}
+	w.x, w.y = put(plan{kernels.F32, t, s.Hidden}), put(plan{kernels.F32, t, s.Hidden})
+	w.h = put(plan{act, t, s.Hidden})
+	w.lastX = put(plan{kernels.F32, r, s.Hidden})
+	if !w.limits.Hidden {
+		w.logits = put(plan{kernels.F32, r, s.Vocab})
+	}
+	w.layers = make([]layerTensors, len(s.Layers))
+	begin := at
+	for i, l := range s.Layers {
+		to, width := &w.layers[i], l.Mixer.output(s).in
+		at = begin
+		to.mixed, to.lastMixed = put(plan{act, t, width}), put(plan{act, r, width})
+		shared := at // the feed-forward runs when the mixer is done
+		for _, p := range l.Mixer.scratch(s, act, t) {
+			to.mixer = append(to.mixer, put(p))
+		}
+		at = shared
+		for _, p := range l.FF.scratch(s, act, t) {
+			to.ff = append(to.ff, put(p))
+		}
+	}
+	return bytes
 }
 
 // Bytes is the memory of all buffers.
 func (w *Workspace) Bytes() int64 {
-	n := int64(len(w.staged)) * int64(kernels.I32.Size())
-	for _, t := range w.tensors() {
-		n += int64(roundUp(t.rows*t.cols)) * int64(t.dtype.Size())
-	}
-	return n
+	return int64(len(w.staged)*kernels.I32.Size() + w.floats.Len())
 }
 
 // Close frees the buffers.
@@ -156,19 +157,29 @@ func bytesOf(list []int32) []byte {
 }
 
 // Logits waits for the step and returns its rows of logits, one after another, VocabSize each, in the order of
-// Batch.LogitRows. They may be changed, and are valid until the next Forward.
+// Batch.LogitRows. They may be changed, and are valid until the next Forward. With Limits.Hidden there are none.
 func (w *Workspace) Logits(s *kernels.Stream) ([]float32, error) {
+	return w.result(s, "logits", w.logits)
+}
+
+// Hidden waits for the step and returns what the final norm made of the rows in Batch.LogitRows, one after another, Hidden
+// each. They are valid until the next Forward.
+func (w *Workspace) Hidden(s *kernels.Stream) ([]float32, error) {
+	return w.result(s, "hidden states", w.y)
+}
+
+func (w *Workspace) result(s *kernels.Stream, what string, t kernels.Tensor) ([]float32, error) {
 	if err := s.Sync(); err != nil {
-		return nil, fmt.Errorf("logits: %w", err)
+		return nil, fmt.Errorf("%s: %w", what, err)
 	}
-	n := w.step.rows * w.m.spec.Vocab
+	n := w.step.rows * t.Cols
 	if n == 0 {
 		return nil, nil
 	}
 	if memory := w.floats.Bytes(); memory != nil {
-		return unsafe.Slice((*float32)(unsafe.Pointer(&memory[w.logits.Off])), n), nil
+		return unsafe.Slice((*float32)(unsafe.Pointer(&memory[t.Off])), n), nil
 	}
 	out := w.host[:n]
-	err := w.floats.Read(w.logits.Off, unsafe.Slice((*byte)(unsafe.Pointer(&out[0])), 4*n))
+	err := w.floats.Read(t.Off, unsafe.Slice((*byte)(unsafe.Pointer(&out[0])), 4*n))
 	return out, err
 }

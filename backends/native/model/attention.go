@@ -1,0 +1,114 @@
+package model
+
+import (
+	"pagoda/kernels"
+)
+
+// Attention is softmax attention over the sequence's keys and values.
+type Attention struct {
+	QKV          []string // names of the projections: of queries, keys and values, or of the three in one
+	O            string
+	QNorm, KNorm string // RMS norms of queries and keys, "" for none
+
+	Heads, KVHeads, HeadDim int
+	QKVBias, OBias          bool
+	Rope                    int     // which of Spec.Ropes turns queries and keys
+	Scale                   float32 // of the products of queries and keys
+}
+
+// attention reads the keys that mean the same in nearly all architectures, and names what Llama has.
+func (b *builder) attention() *Attention {
+	c := b.c
+	a := &Attention{
+		QKV: []string{"self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"}, O: "self_attn.o_proj",
+		Heads: c.NumAttentionHeads, KVHeads: c.NumKeyValueHeads, HeadDim: c.HeadDim,
+	}
+	if a.KVHeads == 0 {
+		a.KVHeads = a.Heads
+	}
+	if a.HeadDim == 0 && a.Heads > 0 {
+		if a.HeadDim = b.Hidden / a.Heads; b.Hidden%a.Heads != 0 {
+			b.bad("hidden_size %d is no multiple of num_attention_heads %d, and head_dim is absent", b.Hidden, a.Heads)
+		}
+	}
+	a.Scale = inverseRoot(a.HeadDim)
+	return a
+}
+
+func (a *Attention) check(b *builder) {
+	heads := b.between("num_attention_heads", a.Heads, 1<<10) && b.between("num_key_value_heads", a.KVHeads, 1<<10)
+	if heads && a.Heads%a.KVHeads != 0 {
+		b.bad("num_attention_heads %d is no multiple of num_key_value_heads %d", a.Heads, a.KVHeads)
+	}
+	if b.between("head_dim", a.HeadDim, 1<<10); a.HeadDim%2 != 0 {
+		b.bad("head_dim %d is odd", a.HeadDim)
+	}
+}
+
+func (a *Attention) endQ() int { return a.Heads * a.HeadDim }
+func (a *Attention) endK() int { return a.endQ() + a.KVHeads*a.HeadDim }
+func (a *Attention) endV() int { return a.endK() + a.KVHeads*a.HeadDim }
+
+func (a *Attention) projections(s *Spec) []projection {
+	if len(a.QKV) == 1 {
+		return []projection{{a.QKV[0], a.endV(), s.Hidden, a.QKVBias}}
+	}
+	kv := a.KVHeads * a.HeadDim
+	return []projection{{a.QKV[0], a.endQ(), s.Hidden, a.QKVBias}, {a.QKV[1], kv, s.Hidden, a.QKVBias},
+		{a.QKV[2], kv, s.Hidden, a.QKVBias}}
+}
+
+func (a *Attention) output(s *Spec) projection { return projection{a.O, s.Hidden, a.endQ(), a.OBias} }
+
+func (a *Attention) tensors(*Spec) []tensor {
+	if a.QNorm == "" {
+		return nil
+	}
+	return []tensor{vector(a.QNorm+".weight", a.HeadDim), vector(a.KNorm+".weight", a.HeadDim)}
+}
+
+func (a *Attention) cache() cacheDims { return cacheDims{a.KVHeads, a.HeadDim} }
+
+func (a *Attention) scratch(_ *Spec, _ kernels.DType, tokens int) []plan {
+	return []plan{{kernels.F32, tokens, a.endV()}}
+}
+
+// attention is an Attention's weights.
+type attention struct {
+	*Attention
+	qkv          linear
+	qNorm, kNorm kernels.Tensor
+}
+
+func (a *Attention) load(l *partLoader) mixer {
+	y := &attention{Attention: a, qkv: l.linear(len(a.QKV))}
+	if a.QNorm != "" {
+		y.qNorm, y.kNorm = l.norm(a.QNorm), l.norm(a.KNorm)
+	}
+	return y
+}
+
+func (a *attention) mix(p pass, out, h kernels.Tensor) error {
+	spec, step, c := p.w.m.spec, &p.w.step, p.w.kv.layers[p.layer]
+	qkv := p.tmp[0].RowRange(0, p.n)
+	if err := p.project(qkv, h, &a.qkv); err != nil {
+		return err
+	}
+	q, k, v := qkv.Columns(0, a.endQ()), qkv.Columns(a.endQ(), a.endK()), qkv.Columns(a.endK(), a.endV())
+	if a.QNorm != "" {
+		if err := kernels.HeadRMSNorm(p.s, q, a.qNorm, a.Heads, spec.NormEps); err != nil {
+			return err
+		}
+		if err := kernels.HeadRMSNorm(p.s, k, a.kNorm, a.KVHeads, spec.NormEps); err != nil {
+			return err
+		}
+	}
+	qk := qkv.Columns(0, a.endK()) // q and k lie side by side and turn alike
+	if err := kernels.RoPE(p.s, qk, step.positions, p.w.m.ropes[a.Rope], a.Heads+a.KVHeads); err != nil {
+		return err
+	}
+	if err := kernels.StoreKV(p.s, c, k, v, step.slots); err != nil || p.cacheOnly {
+		return err
+	}
+	return kernels.PagedAttention(p.s, out, q, c, step.attention, a.Heads, a.Scale)
+}

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"testing/fstest"
 
+	"pagoda/backends/native/model"
 	"pagoda/checkpoint"
 	"pagoda/kernels"
 )
@@ -23,7 +24,7 @@ func TestReference(t *testing.T) {
 		d := newDecoder(random)
 		t.Run(fmt.Sprintf("%d %s", i, d.Arch[0]), func(t *testing.T) {
 			variants := kernels.Variants()
-			r := loadRig(t, variants[i%len(variants)], checkpoint.OpenFS(d.files()), checkpoint.OpenFS(d.adapterFiles()))
+			r := loadRig(t, variants[i%len(variants)], checkpoint.OpenFS(d.files()), checkpoint.OpenFS(d.adapterFiles()), model.Float32)
 			ids := make([]int32, 1+random.IntN(50))
 			for p := range ids {
 				ids[p] = random.Int32N(int32(d.Vocab))

@@ -26,16 +26,38 @@ type Config struct {
 	MaxPositionEmbeddings int     `json:"max_position_embeddings"`
 	RMSNormEps            float64 `json:"rms_norm_eps"`
 	HiddenAct             string  `json:"hidden_act"`
-	AttentionBias         bool    `json:"attention_bias"`
+	HiddenActivation      string  `json:"hidden_activation"` // Gemma's spelling of hidden_act, which goes before it
+	AttentionBias         *bool   `json:"attention_bias"`
 	MLPBias               bool    `json:"mlp_bias"`
-	TieWordEmbeddings     bool    `json:"tie_word_embeddings"`
-	UseSlidingWindow      bool    `json:"use_sliding_window"`
-	SlidingWindow         *int    `json:"sliding_window"`
+	TieWordEmbeddings     *bool   `json:"tie_word_embeddings"`
 
-	RopeTheta           float64         `json:"rope_theta"`
-	RopeScaling         *RopeParameters `json:"rope_scaling"`
-	RopeParameters      *RopeParameters `json:"rope_parameters"`       // the newer home of the others
-	PartialRotaryFactor *float64        `json:"partial_rotary_factor"` // also in RopeParameters
+	// Which layers see how much of the sequence, and where they turn queries and keys.
+	UseSlidingWindow     *bool    `json:"use_sliding_window"`
+	SlidingWindow        *int     `json:"sliding_window"`
+	MaxWindowLayers      *int     `json:"max_window_layers"`
+	SlidingWindowPattern int      `json:"sliding_window_pattern"`
+	LayerTypes           []string `json:"layer_types"` // full_attention, sliding_attention, ...
+	NoRopeLayers         []int    `json:"no_rope_layers"`
+	NoRopeLayerInterval  int      `json:"no_rope_layer_interval"`
+	Bidirectional        bool     `json:"use_bidirectional_attention"`
+
+	// What some families scale or bound.
+	QueryPreAttnScalar    float64  `json:"query_pre_attn_scalar"`
+	AttnLogitSoftcapping  *float64 `json:"attn_logit_softcapping"`
+	FinalLogitSoftcapping *float64 `json:"final_logit_softcapping"`
+	EmbeddingMultiplier   *float64 `json:"embedding_multiplier"`
+	ResidualMultiplier    *float64 `json:"residual_multiplier"`
+	AttentionMultiplier   *float64 `json:"attention_multiplier"`
+	LogitsScaling         *float64 `json:"logits_scaling"`
+
+	RopeTheta            float64         `json:"rope_theta"`
+	RopeLocalBaseFreq    float64         `json:"rope_local_base_freq"`
+	RopeScaling          *RopeParameters `json:"rope_scaling"`
+	RopeParameters       *RopeParameters `json:"rope_parameters"`                  // the newer home of the others
+	PartialRotaryFactor  *float64        `json:"partial_rotary_factor"`            // also in RopeParameters
+	OriginalMaxPositions float64         `json:"original_max_position_embeddings"` // also in RopeParameters
+
+	TextConfig *Config `json:"text_config"` // of a model that takes more than text
 
 	BOSTokenIDs TokenIDs `json:"bos_token_id"`
 	EOSTokenIDs TokenIDs `json:"eos_token_id"`
@@ -46,17 +68,31 @@ type Config struct {
 	Raw map[string]jsontext.Value `json:"-"`
 }
 
-// RopeParameters say which kind of rotary embedding a model has; which of the numbers count depends on the kind.
+// RopeParameters say which kind of rotary embedding a model has; which of the numbers count depends on the kind. Where
+// layers differ in it, they are those of each kind of layer instead.
 type RopeParameters struct {
 	RopeType            string   `json:"rope_type"`
 	Type                string   `json:"type"` // the older spelling of rope_type
 	RopeTheta           float64  `json:"rope_theta"`
 	PartialRotaryFactor *float64 `json:"partial_rotary_factor"`
 
-	Factor               float64 `json:"factor"`
-	LowFreqFactor        float64 `json:"low_freq_factor"`
-	HighFreqFactor       float64 `json:"high_freq_factor"`
-	OriginalMaxPositions float64 `json:"original_max_position_embeddings"`
+	Factor               float64   `json:"factor"`
+	LowFreqFactor        float64   `json:"low_freq_factor"`
+	HighFreqFactor       float64   `json:"high_freq_factor"`
+	OriginalMaxPositions float64   `json:"original_max_position_embeddings"`
+	BetaFast             float64   `json:"beta_fast"`
+	BetaSlow             float64   `json:"beta_slow"`
+	Truncate             *bool     `json:"truncate"`
+	AttentionFactor      *float64  `json:"attention_factor"`
+	MScale               float64   `json:"mscale"`
+	MScaleAllDim         float64   `json:"mscale_all_dim"`
+	ShortFactor          []float64 `json:"short_factor"`
+	LongFactor           []float64 `json:"long_factor"`
+
+	FullAttention    *RopeParameters `json:"full_attention"`
+	SlidingAttention *RopeParameters `json:"sliding_attention"`
+
+	Unknown map[string]jsontext.Value `json:",unknown"`
 }
 
 // Kind is the kind of scaling, "default" for none.

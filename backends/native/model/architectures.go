@@ -9,55 +9,13 @@ import (
 )
 
 // architectures are the kinds of checkpoint that load, by the name in config.json: each describes itself to the builder
-// and reports what of its configuration is not supported.
+// and reports what of its configuration is not supported. The families are in families.go.
 var architectures = map[string]func(*builder){
-	"LlamaForCausalLM": llama,
-	"Qwen2ForCausalLM": qwen2,
-	"Qwen3ForCausalLM": qwen3,
-}
-
-// llama is Llama 1 to 3.x.
-func llama(b *builder) {
-	b.begin()
-	a, d := b.attention(), b.dense()
-	a.QKVBias, a.OBias, d.Bias = b.c.AttentionBias, b.c.AttentionBias, b.c.MLPBias
-	b.preNorm(a, d)
-}
-
-// qwen2 is Qwen2 and Qwen2.5.
-func qwen2(b *builder) {
-	b.begin()
-	a := b.attention()
-	a.QKVBias = true
-	b.preNorm(a, b.dense())
-	b.qwenProblems()
-}
-
-func qwen3(b *builder) {
-	b.begin()
-	b.c.HeadDim = cmp.Or(b.c.HeadDim, 128)
-	a := b.attention()
-	a.QNorm, a.KNorm = "self_attn.q_norm", "self_attn.k_norm"
-	a.QKVBias, a.OBias = b.c.AttentionBias, b.c.AttentionBias
-	b.preNorm(a, b.dense())
-	b.qwenProblems()
-}
-
-func (b *builder) qwenProblems() {
-	if b.c.UseSlidingWindow && b.c.SlidingWindow != nil {
-		b.bad("use_sliding_window is not supported")
-	}
-	if b.c.MLPBias {
-		b.bad("mlp_bias is not supported")
-	}
-}
-
-// preNorm gives the model layers that are all alike, with Llama's norms, and one rotary table.
-func (b *builder) preNorm(a *Attention, ff FeedForward) {
-	b.Ropes = []Rope{b.rope(a.HeadDim)}
-	b.layers(func(int) LayerSpec {
-		return LayerSpec{InputNorm: "input_layernorm", Mixer: a, FFNorm: "post_attention_layernorm", FF: ff}
-	})
+	"LlamaForCausalLM":   llama,
+	"Olmo2ForCausalLM":   olmo2,
+	"Qwen2ForCausalLM":   qwen2,
+	"Qwen3ForCausalLM":   qwen3,
+	"SmolLM3ForCausalLM": smolLM3,
 }
 
 // Architectures lists those that load, by the name in config.json.

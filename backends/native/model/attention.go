@@ -1,6 +1,8 @@
 package model
 
 import (
+	"errors"
+
 	"pagoda/kernels"
 )
 
@@ -9,12 +11,16 @@ type Attention struct {
 	QKV          []string // names of the projections: of queries, keys and values, or of the three in one
 	O            string
 	QNorm, KNorm string // RMS norms of queries and keys, "" for none
+	WholeNorms   bool   // these take all heads together, not each on its own
 
 	Heads, KVHeads, HeadDim int
 	QKVBias, OBias          bool
-	Rope                    int     // which of Spec.Ropes turns queries and keys
+	Rope                    int     // which of Spec.Ropes turns queries and keys, or NoRope
 	Scale                   float32 // of the products of queries and keys
 }
+
+// NoRope is Attention.Rope of a layer that does not know positions.
+const NoRope = -1
 
 // attention reads the keys that mean the same in nearly all architectures, and names what Llama has.
 func (b *builder) attention() *Attention {
@@ -40,9 +46,7 @@ func (a *Attention) check(b *builder) {
 	if heads && a.Heads%a.KVHeads != 0 {
 		b.bad("num_attention_heads %d is no multiple of num_key_value_heads %d", a.Heads, a.KVHeads)
 	}
-	if b.between("head_dim", a.HeadDim, 1<<10); a.HeadDim%2 != 0 {
-		b.bad("head_dim %d is odd", a.HeadDim)
-	}
+	b.between("head_dim", a.HeadDim, 1<<10)
 }
 
 func (a *Attention) endQ() int { return a.Heads * a.HeadDim }
@@ -64,7 +68,11 @@ func (a *Attention) tensors(*Spec) []tensor {
 	if a.QNorm == "" {
 		return nil
 	}
-	return []tensor{vector(a.QNorm+".weight", a.HeadDim), vector(a.KNorm+".weight", a.HeadDim)}
+	q, k := a.HeadDim, a.HeadDim
+	if a.WholeNorms {
+		q, k = a.endQ(), a.KVHeads*a.HeadDim
+	}
+	return []tensor{vector(a.QNorm+".weight", q), vector(a.KNorm+".weight", k)}
 }
 
 func (a *Attention) cache() cacheDims { return cacheDims{a.KVHeads, a.HeadDim} }
@@ -89,26 +97,33 @@ func (a *Attention) load(l *partLoader) mixer {
 }
 
 func (a *attention) mix(p pass, out, h kernels.Tensor) error {
-	spec, step, c := p.w.m.spec, &p.w.step, p.w.kv.layers[p.layer]
+	step, c := &p.w.step, p.w.kv.layers[p.layer]
 	qkv := p.tmp[0].RowRange(0, p.n)
 	if err := p.project(qkv, h, &a.qkv); err != nil {
 		return err
 	}
 	q, k, v := qkv.Columns(0, a.endQ()), qkv.Columns(a.endQ(), a.endK()), qkv.Columns(a.endK(), a.endV())
 	if a.QNorm != "" {
-		if err := kernels.HeadRMSNorm(p.s, q, a.qNorm, a.Heads, spec.NormEps); err != nil {
-			return err
-		}
-		if err := kernels.HeadRMSNorm(p.s, k, a.kNorm, a.KVHeads, spec.NormEps); err != nil {
+		if err := errors.Join(a.norm(p, q, a.qNorm, a.Heads), a.norm(p, k, a.kNorm, a.KVHeads)); err != nil {
 			return err
 		}
 	}
-	qk := qkv.Columns(0, a.endK()) // q and k lie side by side and turn alike
-	if err := kernels.RoPE(p.s, qk, step.positions, p.w.m.ropes[a.Rope], a.Heads+a.KVHeads); err != nil {
-		return err
+	if a.Rope != NoRope {
+		qk := qkv.Columns(0, a.endK()) // q and k lie side by side and turn alike
+		if err := kernels.RoPE(p.s, qk, step.positions, p.w.m.ropes[a.Rope], a.Heads+a.KVHeads); err != nil {
+			return err
+		}
 	}
 	if err := kernels.StoreKV(p.s, c, k, v, step.slots); err != nil || p.cacheOnly {
 		return err
 	}
 	return kernels.PagedAttention(p.s, out, q, c, step.attention, a.Heads, a.Scale)
+}
+
+// norm normalises queries or keys in place.
+func (a *attention) norm(p pass, x, weight kernels.Tensor, heads int) error {
+	if a.WholeNorms {
+		return kernels.RMSNorm(p.s, x, x, weight, p.w.m.spec.NormEps)
+	}
+	return kernels.HeadRMSNorm(p.s, x, weight, heads, p.w.m.spec.NormEps)
 }

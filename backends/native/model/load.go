@@ -78,8 +78,8 @@ func (o Options) check(s *Spec) error {
 	if o.Mapped && o.Bits != 0 {
 		return errors.New("weights that are rounded cannot be used from mapped files")
 	}
-	if o.MaxLen < 0 || o.MaxLen > s.MaxLen {
-		return fmt.Errorf("a length of %d tokens; the model was made for at most %d", o.MaxLen, s.MaxLen)
+	if o.MaxLen < 0 || o.MaxLen > s.LongestLen {
+		return fmt.Errorf("a length of %d tokens; the model was made for at most %d", o.MaxLen, s.LongestLen)
 	}
 	return nil
 }

@@ -17,7 +17,8 @@ type Spec struct {
 	Stored DType // the dtype that the checkpoint says it was saved in; Auto if it does not say
 
 	Vocab, Hidden int
-	MaxLen        int // tokens of a sequence, prompt and answer
+	MaxLen        int // tokens of a sequence, prompt and answer, where Options do not say
+	LongestLen    int // the most that Options may say: MaxLen, or more with dynamic rope scaling
 	Layers        []LayerSpec
 	Ropes         []Rope // rotary tables, which layers name by their place here
 
@@ -86,7 +87,8 @@ func (b *builder) begin() {
 	c := b.c
 	b.Stored = DType(cmp.Or(c.TorchDType, c.DType, string(Auto)))
 	b.Vocab, b.Hidden, b.MaxLen = c.VocabSize, c.HiddenSize, c.MaxPositionEmbeddings
-	b.NormEps, b.TiedHead = float32(c.RMSNormEps), c.TieWordEmbeddings
+	b.LongestLen = b.MaxLen
+	b.NormEps, b.TiedHead = float32(c.RMSNormEps), or(c.TieWordEmbeddings, false)
 	b.names = names{embed: "model.embed_tokens", finalNorm: "model.norm", head: "lm_head", layer: "model.layers.%d."}
 	if q := string(c.QuantizationConfig); q != "" && q != "null" {
 		b.bad("quantization_config: quantized weights are not supported")
@@ -116,7 +118,7 @@ func (b *builder) between(key string, value, most int) bool {
 func (b *builder) check() {
 	b.between("vocab_size", b.Vocab, 1<<24)
 	b.between("hidden_size", b.Hidden, 1<<17)
-	b.between("max_position_embeddings", b.MaxLen, 1<<24)
+	b.between("max_position_embeddings", b.MaxLen, maxLen)
 	if !(b.NormEps > 0 && b.NormEps < 1) {
 		b.bad("rms_norm_eps %g is not between 0 and 1", b.NormEps)
 	}
@@ -152,6 +154,14 @@ func (s *Spec) KVBytesPerBlock(o Options, blockSize int) (bytes int64) {
 		}
 	}
 	return bytes
+}
+
+// or is what p points to, or what stands for it where the configuration does not say.
+func or[T any](p *T, absent T) T {
+	if p == nil {
+		return absent
+	}
+	return *p
 }
 
 // inverseRoot is the usual scale of attention: what the products of queries and keys of this size are multiplied by.

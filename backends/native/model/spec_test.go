@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -79,7 +80,7 @@ func TestArchitectures(t *testing.T) {
 	s = tinySpec(t, `"architectures":["LlamaForCausalLM"];"attention_bias":true;"mlp_bias":true;"rope_theta":500000;
 		"rope_scaling":{"rope_type":"llama3","factor":32,"low_freq_factor":1,"high_freq_factor":4,"original_max_position_embeddings":8192}`)
 	want := model.Rope{Dim: 4, Theta: 500000, Scaling: "llama3", Factor: 32, LowFreqFactor: 1, HighFreqFactor: 4, OriginalMaxLen: 8192}
-	if a := attentionOf(t, s); a.HeadDim != 4 || a.QNorm != "" || !a.QKVBias || !a.OBias || !s.Layers[0].FF.(*model.Dense).Bias || s.Ropes[0] != want {
+	if a := attentionOf(t, s); a.HeadDim != 4 || a.QNorm != "" || !a.QKVBias || !a.OBias || !s.Layers[0].FF.(*model.Dense).Bias || !reflect.DeepEqual(s.Ropes[0], want) {
 		t.Errorf("llama %+v, rope %+v", a, s.Ropes[0])
 	}
 }
@@ -89,13 +90,14 @@ func TestUnsupportedSpec(t *testing.T) {
 		{"architecture", `"architectures":["Qwen9ForCausalLM"]`, `"Qwen9ForCausalLM" is not supported; supported are: Qwen2ForCausalLM, Qwen3ForCausalLM, LlamaForCausalLM`},
 		{"no architecture", `"architectures":null`, "0 architectures"},
 		{"activation", `"hidden_act":"gelu"`, "gelu"},
-		{"rope scaling", `"rope_scaling":{"type":"yarn"}`, "yarn"},
-		{"newer rope scaling", `"rope_parameters":{"rope_type":"longrope"}`, "longrope"},
+		{"rope scaling", `"rope_scaling":{"type":"ntk"}`, `"ntk" is none of [default dynamic linear llama3 longrope yarn]`},
+		{"newer rope scaling", `"rope_parameters":{"rope_type":"longrope"}`, "short_factor and long_factor must be 2 positive"},
+		{"part of a rope scaling", `"rope_scaling":{"type":"default","mrope_section":[1]}`, `"mrope_section"`},
 		{"linear without factor", `"rope_scaling":{"type":"linear"}`, "linear: factor 0"},
 		{"llama3 without factors", `"rope_scaling":{"rope_type":"llama3"}`, "low_freq_factor 0 and high_freq_factor 0"},
-		{"llama3 without length", `"rope_scaling":{"rope_type":"llama3"}`, "original_max_position_embeddings 0"},
-		{"part of a head", `"partial_rotary_factor":0.5`, "partial_rotary_factor"},
-		{"part of a head, newer", `"rope_parameters":{"partial_rotary_factor":0.5}`, "partial_rotary_factor"},
+		{"llama3 with a length", `"rope_scaling":{"rope_type":"llama3","original_max_position_embeddings":-1}`, "original_max_position_embeddings -1"},
+		{"more than a head", `"partial_rotary_factor":1.5`, "partial_rotary_factor"},
+		{"nothing of a head", `"rope_parameters":{"partial_rotary_factor":0.1}`, "partial_rotary_factor"},
 		{"mlp bias", `"mlp_bias":true`, "mlp_bias"},
 		{"hidden size that heads do not share", `"architectures":["LlamaForCausalLM"];"head_dim":null;"hidden_size":10`, "head_dim is absent"},
 		{"window", `"use_sliding_window":true;"sliding_window":128`, "use_sliding_window"},

@@ -24,6 +24,9 @@ SIZES = dict(
 )
 LLAMA3 = dict(rope_type="llama3", factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0,
               original_max_position_embeddings=64)
+# Of the eight waves two stay, three are blended; attention is sharpened by other than the usual amount.
+YARN = dict(rope_type="yarn", factor=4.0, original_max_position_embeddings=32, beta_fast=4.0, beta_slow=0.5, mscale=0.9,
+            mscale_all_dim=0.4)
 # By folder: the family's name in transformers, which is also that of its classes, and what its configuration has in place
 # of SIZES or beyond them. Windows are shorter than the prompt; layers are as many as show how they differ.
 CASES = {
@@ -33,6 +36,10 @@ CASES = {
     "llama-llama3": ("Llama", dict(head_dim=8, rope_parameters=dict(LLAMA3, rope_theta=100.0))),
     "llama-linear-bias": ("Llama", dict(attention_bias=True, mlp_bias=True,
                                         rope_parameters=dict(rope_type="linear", factor=4.0, rope_theta=100.0))),
+    "llama-yarn": ("Llama", dict(head_dim=16, rope_parameters=dict(YARN, rope_theta=100.0))),
+    "llama-dynamic": ("Llama", dict(rope_parameters=dict(rope_type="dynamic", factor=4.0, rope_theta=100.0))),
+    "olmo2": ("Olmo2", dict(rope_theta=1000.0)),
+    "smollm3": ("SmolLM3", dict(num_hidden_layers=3, no_rope_layer_interval=2, rope_theta=1000.0)),
 }
 TOKENS = 60  # of the prompt
 ROWS = [0, 1, 17, 59]  # of which the logits are kept

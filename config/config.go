@@ -62,11 +62,9 @@ type Config struct {
 	LogFormat string
 	AccessLog bool
 
-	URL         string
-	ChatModel   string
-	System      string
-	Temperature float64 // negative: the model's own
-	MaxTokens   int
+	URL       string
+	ChatModel string
+	System    string
 
 	Requests     int
 	Concurrency  int
@@ -75,6 +73,8 @@ type Config struct {
 	Endpoint     string
 	Rounds       int
 	JSON         bool
+
+	LlamaFactory
 }
 
 // Defaults is the Config of a start without any option.
@@ -123,6 +123,7 @@ func (c *Config) Validate() error {
 			bad("mmap: quantization_bit and load_format dummy make weights that are in no file")
 		}
 	}
+	errs = append(errs, c.LlamaFactory.validate(c)...)
 	if c.MaxNumBatchedTokens < c.MaxNumSeqs {
 		bad("max_num_batched_tokens (%d) must not be below max_num_seqs (%d): a step holds a token of every sequence",
 			c.MaxNumBatchedTokens, c.MaxNumSeqs)
@@ -186,6 +187,9 @@ func (c *Config) Adapters() ([]Adapter, error) {
 			errs = append(errs, fmt.Errorf("adapter_name_or_path: two adapters are named %q; use name=path", a.Name))
 		}
 		seen[a.Name] = true
+		if c.AdapterFolder != "" {
+			a.Path = filepath.Join(a.Path, c.AdapterFolder)
+		}
 		out = append(out, a)
 	}
 	return out, errors.Join(errs...)

@@ -68,6 +68,7 @@ func (l *loader) mapping(file string, data []byte) {
 		switch {
 		case key.Kind != yaml.ScalarNode:
 			l.fail(place, "an option's name must be text")
+		case o == nil && l.isIdle(place, key.Value, scalar(value)):
 		case o == nil:
 			l.unknown(place, key.Value)
 		case seen[o.Name] > 0:
@@ -87,7 +88,9 @@ func (l *loader) keyValue(arg string) {
 	name, text, _ := strings.Cut(arg, "=")
 	o := l.lookup(name)
 	if o == nil {
-		l.unknown("argument "+name, name)
+		if !l.isIdle("argument "+name, name, &text) {
+			l.unknown("argument "+name, name)
+		}
 		return
 	}
 	place := "argument " + name
@@ -128,10 +131,10 @@ func (l *loader) node(o *Option, place string, n *yaml.Node) {
 		l.fail(place, "%s: must be %s, not a %s", o.Name, article(o.Type()), kindName(n.Kind))
 		return
 	}
-	plain := n.Style&(yaml.SingleQuotedStyle|yaml.DoubleQuotedStyle|yaml.LiteralStyle|yaml.FoldedStyle) == 0
-	if plain && (n.Value == "" || n.Value == "~" || strings.EqualFold(n.Value, "null")) {
+	if isNull(n) {
 		return
 	}
+	plain := isPlain(n)
 	switch isBool := o.Type() == "bool"; {
 	case isBool && (!plain || !isYAMLBool(n.Value)):
 		l.fail(place, "%s: must be true or false, not %q", o.Name, n.Value)
@@ -141,6 +144,29 @@ func (l *loader) node(o *Option, place string, n *yaml.Node) {
 	default:
 		l.set(o, place, n.Value)
 	}
+}
+
+// isNull tells null and nothing from text.
+func isNull(n *yaml.Node) bool {
+	return isPlain(n) && (n.Value == "" || n.Value == "~" || strings.EqualFold(n.Value, "null"))
+}
+
+func isPlain(n *yaml.Node) bool {
+	return n.Style&(yaml.SingleQuotedStyle|yaml.DoubleQuotedStyle|yaml.LiteralStyle|yaml.FoldedStyle) == 0
+}
+
+// scalar is the text of a value that is neither a list nor a map, "" of null.
+func scalar(n *yaml.Node) *string {
+	if n.Kind == yaml.AliasNode {
+		n = n.Alias
+	}
+	switch {
+	case n.Kind != yaml.ScalarNode:
+		return nil
+	case isNull(n):
+		return new(string)
+	}
+	return &n.Value
 }
 
 // isYAMLBool knows YAML 1.1's words as PyYAML reads them: y, n, t and f are not among them.

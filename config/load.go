@@ -24,6 +24,11 @@ type Result struct {
 func Load(command string, args, environ []string) (*Result, error) {
 	l := &loader{command: command, res: &Result{Config: Defaults(), sources: map[string]string{}}}
 	l.opts = l.res.Config.options()
+	l.extra = slices.ContainsFunc(environ, func(kv string) bool {
+		v, ok := strings.CutPrefix(kv, "ALLOW_EXTRA_ARGS=")
+		allow, _ := parseBool(v)
+		return ok && allow
+	})
 	if len(args) > 0 && isConfigFile(args[0]) {
 		l.file(args[0])
 		args = args[1:]
@@ -37,6 +42,9 @@ func Load(command string, args, environ []string) (*Result, error) {
 		l.errs = append(l.errs, l.res.Config.Validate())
 	}
 	l.warnOfURL()
+	if len(l.idle) > 0 {
+		l.warn("without effect on pagoda %s: %s", command, strings.Join(l.idle, ", "))
+	}
 	return l.res, errors.Join(l.errs...)
 }
 
@@ -68,6 +76,8 @@ type loader struct {
 	opts    []*Option
 	errs    []error
 	lists   map[string]bool // list options that this level has set: a second --api_key adds to the first
+	idle    []string        // keys that are known and have no effect, with the reason where there is one
+	extra   bool            // unknown keys are idle too (ALLOW_EXTRA_ARGS)
 }
 
 func (l *loader) fail(place, format string, args ...any) {
@@ -91,8 +101,67 @@ func (l *loader) lookup(name string) *Option {
 	return nil
 }
 
+// idleKey is the kind of a key that is known and has no effect, and why; "" if there is no such key.
+func idleKey(name string) (kind, why string) {
+	name = normal(name)
+	for _, n := range noted {
+		if n.name == name {
+			return n.kind, n.why
+		}
+	}
+	return withoutEffect[name], ""
+}
+
+// isIdle notes a key that is known and has no effect. text is its value if it is a single one.
+func (l *loader) isIdle(place, name string, text *string) bool {
+	kind, why := idleKey(name)
+	if kind == "" {
+		return false
+	}
+	if text != nil {
+		if err := checkKind(kind, *text); err != nil {
+			l.fail(place, "%s: %w", normal(name), err)
+			return true
+		}
+	} else if kind != "any" && kind != "text" {
+		l.fail(place, "%s: must be %s, not a list or a map", normal(name), article(kind))
+		return true
+	}
+	if why != "" {
+		why = " (" + why + ")"
+	}
+	if entry := normal(name) + why; !slices.Contains(l.idle, entry) {
+		l.idle = append(l.idle, entry)
+	}
+	return true
+}
+
+// checkKind reports a value of another kind; "" is null, which is one of each.
+func checkKind(kind, text string) (err error) {
+	if text == "" {
+		return nil
+	}
+	switch kind {
+	case "bool":
+		_, err = readBool(text)
+	case "int":
+		_, err = readInt(text)
+	case "number":
+		_, err = readNumber(text)
+	}
+	return err
+}
+
 // unknown reports a name that no option has.
 func (l *loader) unknown(place, name string) {
+	if l.extra {
+		l.idle = append(l.idle, name+" (unknown, but ALLOW_EXTRA_ARGS is set)")
+		return
+	}
+	if now := renamed[normal(name)]; now != "" {
+		l.fail(place, "unknown option %q; it is called %s now", name, now)
+		return
+	}
 	if near := l.nearest(normal(name)); near != "" {
 		l.fail(place, "unknown option %q; did you mean %q?", name, near)
 		return
@@ -103,12 +172,18 @@ func (l *loader) unknown(place, name string) {
 // nearest returns the known name with the fewest edits, "" if all are far away.
 func (l *loader) nearest(name string) string {
 	best, bestDist := "", max(2, len(name)/3)+1
+	try := func(known string) {
+		if d := editDistance(name, known); d < bestDist {
+			best, bestDist = known, d
+		}
+	}
 	for _, o := range l.opts {
 		for _, known := range append([]string{o.Name}, o.Aliases...) {
-			if d := editDistance(name, known); d < bestDist {
-				best, bestDist = known, d
-			}
+			try(known)
 		}
+	}
+	for _, known := range slices.Sorted(maps.Keys(withoutEffect)) {
+		try(known)
 	}
 	return best
 }
@@ -185,16 +260,35 @@ func (l *loader) environ(environ []string) {
 				continue
 			}
 			l.lists = nil
+			if name == "LLAMAFACTORY_VERBOSITY" {
+				v = verbosity(v)
+			}
 			l.set(o, name, v)
 			break
 		}
 		delete(env, own)
+	}
+	for _, name := range slices.Sorted(maps.Keys(environmentNotes)) {
+		if _, ok := env[name]; ok {
+			l.idle = append(l.idle, name+" ("+environmentNotes[name]+")")
+		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(env)) {
 		if rest, ok := strings.CutPrefix(name, "PAGODA_"); ok && !isServiceLink(rest) {
 			l.warn("environment variable %s names no option and has no effect", name)
 		}
 	}
+}
+
+// verbosity is the log_level of one of Python's levels.
+func verbosity(level string) string {
+	switch level = strings.ToLower(level); level {
+	case "warning":
+		return "warn"
+	case "critical", "fatal":
+		return "error"
+	}
+	return level
 }
 
 // isServiceLink recognises the other variables that Kubernetes sets beside a Service named pagoda.
@@ -239,9 +333,14 @@ func (l *loader) flag(arg string, rest []string) []string {
 				return rest
 			}
 		}
-		l.unknown(place, name)
 		if !hasValue && len(rest) > 0 && !strings.HasPrefix(rest[0], "--") {
-			return rest[1:] // its value, or so it seems
+			value, hasValue, rest = rest[0], true, rest[1:] // or so it seems
+		}
+		if kind, _ := idleKey(name); kind == "bool" && !hasValue {
+			value = "true"
+		}
+		if !l.isIdle(place, name, &value) {
+			l.unknown(place, name)
 		}
 		return rest
 	}

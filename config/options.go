@@ -16,7 +16,8 @@ type Option struct {
 	Help     string
 	Secret   bool // never shown
 
-	target any // pointer into the Config: *string, *bool, *int, *int64 (size), *float64, *time.Duration, *[]string
+	target any // pointer into the Config: *string, *bool, *int, *int64 (size), *float64, *time.Duration, *[]string;
+	// or pointer to a pointer, which stays nil while nothing is given: **string, **bool, **int, **float64
 }
 
 const (
@@ -36,6 +37,16 @@ const (
 
 // options is the table, bound to c.
 func (c *Config) options() []*Option {
+	all := append(c.ownOptions(), c.LlamaFactory.options()...)
+	slices.SortStableFunc(all, func(a, b *Option) int { return slices.Index(groups, a.Group) - slices.Index(groups, b.Group) })
+	return all
+}
+
+// groups are the headings in the order of lists.
+var groups = []string{model, prompts, sampling, engine, web, logs, talk, speed}
+
+// ownOptions are the rows of what LlamaFactory does not have, or has under the same name.
+func (c *Config) ownOptions() []*Option {
 	return []*Option{
 		{Name: "model_name_or_path", Aliases: []string{"model"}, target: &c.ModelNameOrPath, Group: model, Commands: all,
 			Backends: "all", Help: "folder of the checkpoint, with url the id of a model there; empty is the built-in model, " +
@@ -139,7 +150,7 @@ func (c *Config) options() []*Option {
 		{Name: "drain_timeout", target: &c.DrainTimeout, Default: "30s", Max: 1e9, Group: web, Commands: serve,
 			Help: "after SIGTERM, time for running requests to finish"},
 
-		{Name: "log_level", target: &c.LogLevel, Default: "info", Choices: []string{"debug", "info", "warn", "error"},
+		{Name: "log_level", target: &c.LogLevel, Env: []string{"LLAMAFACTORY_VERBOSITY"}, Default: "info", Choices: []string{"debug", "info", "warn", "error"},
 			Group: logs, Commands: all, Help: "least important messages to print"},
 		{Name: "log_format", target: &c.LogFormat, Default: "auto", Choices: []string{"auto", "json", "console"},
 			Group: logs, Commands: all, Help: "auto is console on a terminal and json elsewhere"},
@@ -151,10 +162,6 @@ func (c *Config) options() []*Option {
 		{Name: "chat_model", target: &c.ChatModel, Group: talk, Commands: chatBench,
 			Help: "model or adapter to use; empty is what model_name_or_path says"},
 		{Name: "system", target: &c.System, Group: talk, Commands: chat, Help: "system message"},
-		{Name: "temperature", target: &c.Temperature, Default: "-1", Min: -1, Max: 2, Group: talk, Commands: chat,
-			Help: "sampling temperature; 0 is greedy, -1 the model's own"},
-		{Name: "max_tokens", Aliases: []string{"max_new_tokens"}, target: &c.MaxTokens, Max: 1 << 30, Group: talk,
-			Commands: chat, Help: "most tokens of an answer; 0 is up to the model's limit"},
 
 		{Name: "requests", target: &c.Requests, Default: "64", Min: 1, Max: 1 << 20, Group: speed, Commands: bench,
 			Help: "requests that the load consists of"},

@@ -12,13 +12,13 @@ import (
 // Type names the kind of value in lists.
 func (o *Option) Type() string {
 	switch o.target.(type) {
-	case *bool:
+	case *bool, **bool:
 		return "bool"
-	case *int:
+	case *int, **int:
 		return "int"
 	case *int64:
 		return "size"
-	case *float64:
+	case *float64, **float64:
 		return "number"
 	case *time.Duration:
 		return "duration"
@@ -32,46 +32,61 @@ func (o *Option) Type() string {
 }
 
 // setText sets the value from the text of a flag, an environment variable or a YAML scalar.
-func (o *Option) setText(s string) error {
+func (o *Option) setText(s string) (err error) {
 	switch p := o.target.(type) {
 	case *string:
 		*p = s
+	case **string:
+		*p = &s
 	case *bool:
-		b, ok := parseBool(s)
-		if !ok {
-			return fmt.Errorf("%q is not true or false", s)
-		}
-		*p = b
+		*p, err = readBool(s)
+	case **bool:
+		*p, err = given(readBool(s))
 	case *int:
-		n, err := strconv.ParseInt(s, 0, 0)
-		if err != nil {
-			return fmt.Errorf("%q is not a whole number", s)
-		}
-		*p = int(n)
+		*p, err = readInt(s)
+	case **int:
+		*p, err = given(readInt(s))
 	case *int64:
-		n, err := ParseSize(s)
-		if err != nil {
-			return err
-		}
-		*p = n
+		*p, err = ParseSize(s)
 	case *float64:
-		f, err := strconv.ParseFloat(s, 64)
-		if err != nil || math.IsNaN(f) || math.IsInf(f, 0) {
-			return fmt.Errorf("%q is not a number", s)
-		}
-		*p = f
+		*p, err = readNumber(s)
+	case **float64:
+		*p, err = given(readNumber(s))
 	case *time.Duration:
-		d, err := parseDuration(s)
-		if err != nil {
-			return err
-		}
-		*p = d
+		*p, err = parseDuration(s)
 	case *[]string:
 		*p = splitList(s)
 	default:
 		panic(fmt.Sprintf("config: option %s has no type", o.Name)) // a mistake in the table
 	}
-	return nil
+	return err
+}
+
+// given is a value that was given, for options that may have none.
+func given[T any](v T, err error) (*T, error) { return &v, err }
+
+func readBool(s string) (bool, error) {
+	b, ok := parseBool(s)
+	if !ok {
+		return false, fmt.Errorf("%q is not true or false", s)
+	}
+	return b, nil
+}
+
+func readInt(s string) (int, error) {
+	n, err := strconv.ParseInt(s, 0, 0)
+	if err != nil {
+		return 0, fmt.Errorf("%q is not a whole number", s)
+	}
+	return int(n), nil
+}
+
+func readNumber(s string) (float64, error) {
+	f, err := strconv.ParseFloat(s, 64)
+	if err != nil || math.IsNaN(f) || math.IsInf(f, 0) {
+		return 0, fmt.Errorf("%q is not a number", s)
+	}
+	return f, nil
 }
 
 // check holds the value to the option's choices and limits.
@@ -83,6 +98,14 @@ func (o *Option) check() error {
 		}
 	case *int:
 		return o.checkRange(float64(*p))
+	case **int:
+		if *p != nil {
+			return o.checkRange(float64(**p))
+		}
+	case **float64:
+		if *p != nil {
+			return o.checkRange(**p)
+		}
 	case *int64:
 		return o.checkRange(float64(*p))
 	case *float64:
@@ -114,10 +137,26 @@ func (o *Option) Text() string {
 	switch p := o.target.(type) {
 	case *string:
 		return *p
+	case **string:
+		if *p != nil {
+			return **p
+		}
 	case *bool:
 		return strconv.FormatBool(*p)
+	case **bool:
+		if *p != nil {
+			return strconv.FormatBool(**p)
+		}
 	case *int:
 		return strconv.Itoa(*p)
+	case **int:
+		if *p != nil {
+			return strconv.Itoa(**p)
+		}
+	case **float64:
+		if *p != nil {
+			return formatNumber(**p)
+		}
 	case *int64:
 		return formatSize(*p)
 	case *float64:

@@ -312,16 +312,18 @@ func headerList(names []string) string {
 
 // model returns the model that a request names.
 func (s *Server) model(id string) (engine.Model, error) {
-	if id == "" {
+	if id == "" && s.cfg.DefaultModel == "" {
 		return engine.Model{}, badField("model", "is required")
 	}
 	models, err := s.models()
 	if err != nil {
 		return engine.Model{}, err
 	}
-	for _, m := range models {
-		if m.ID == id {
-			return m, nil
+	for _, name := range []string{id, s.cfg.DefaultModel} {
+		for _, m := range models {
+			if m.ID == name {
+				return m, nil
+			}
 		}
 	}
 	return engine.Model{}, &engine.Error{Code: engine.NotFound, Param: "model",

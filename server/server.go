@@ -22,6 +22,8 @@ type Config struct {
 	Keys          []string // API keys, any of which opens all routes; none: the server asks for no key
 	AllowedHosts  []string // further Host names answered without a key (see hosts.go); "*" is any
 	CORSOrigins   []string // origins such as "https://app.example", or "*"; none: no CORS
+	DefaultModel  string   // answers requests for a model that there is not, or for none; "": they are refused
+	RootPath      string   // path below which a proxy shows the server, such as "/llm"; requests come with it or without
 	UnknownFields string   // "refuse" answers 400, "report" ignores the field and names it in a header
 
 	MaxBodyBytes   int64
@@ -136,8 +138,20 @@ func New(eng engine.Engine, cfg Config, log zerolog.Logger) (*Server, error) {
 	return s, nil
 }
 
-// Handler serves all routes.
-func (s *Server) Handler() http.Handler { return s.router }
+// Handler serves all routes, also below RootPath.
+func (s *Server) Handler() http.Handler {
+	if s.cfg.RootPath == "" {
+		return s.router
+	}
+	below := http.StripPrefix(s.cfg.RootPath, s.router)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasPrefix(r.URL.Path, s.cfg.RootPath+"/") {
+			below.ServeHTTP(w, r)
+			return
+		}
+		s.router.ServeHTTP(w, r)
+	})
+}
 
 // SetReady says whether /ready answers 200.
 func (s *Server) SetReady(ready bool) { s.ready.Store(ready) }

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"bytes"
 	"embed"
 	"encoding/json"
 	"io/fs"
@@ -63,6 +64,14 @@ func (s *Server) openAPI(w http.ResponseWriter, r *http.Request) {
 	if err != nil {
 		s.writeError(w, r, err)
 		return
+	}
+	if s.cfg.RootPath != "" {
+		root, err := json.Marshal(s.cfg.RootPath + "/")
+		if err != nil {
+			s.writeError(w, r, err)
+			return
+		}
+		doc = bytes.Replace(doc, []byte(`"servers":[{"url":"/"}]`), []byte(`"servers":[{"url":`+string(root)+`}]`), 1)
 	}
 	w.Header().Set("Content-Type", "application/json")
 	_, _ = w.Write(doc)

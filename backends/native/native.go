@@ -36,8 +36,11 @@ type Engine struct {
 	prompter *chat.Prompter // nil: no chat template
 	defaults samplingDefaults
 	eos      []int32
-	maxLen   int
-	vocab    int // tokens that may be sampled: the tokenizer's, without the padding of the model's rows
+	// What ends answers beside eos, by the named template.
+	stopTokens  []int32
+	stopStrings []string
+	maxLen      int
+	vocab       int // tokens that may be sampled: the tokenizer's, without the padding of the model's rows
 	// The formats of the model's answers, "" for none.
 	reasoning, tools string
 	prepare          chan struct{} // capacity: prompts rendered and tokenized at once
@@ -143,11 +146,11 @@ func (e *Engine) load() error {
 	if err := e.loadDraft(); err != nil {
 		return fmt.Errorf("draft model: %w", err)
 	}
-	e.eos = endOfSequence(cfg, gen, e.tok)
+	e.eos = append(endOfSequence(cfg, gen, e.tok), e.stopTokens...)
 	if e.opts.NoGenerationConfig {
 		gen = nil
 	}
-	e.defaults = newSamplingDefaults(gen)
+	e.defaults = newSamplingDefaults(gen, e.opts.Sampling)
 	if err := e.startRunner(); err != nil {
 		return err
 	}

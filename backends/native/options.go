@@ -44,6 +44,8 @@ type Options struct {
 	PromptLookupMax      int // tokens beyond which more make no difference; 0 is 5
 
 	ChatTemplate       string // Jinja source; "": the checkpoint's
+	Prompt             PromptOptions
+	Sampling           SamplingOptions
 	ToolParser         string // "auto", "none", "hermes"; "" is auto: told from the template
 	ReasoningParser    string // "auto", "none", "qwen3"; "" is auto
 	NoGenerationConfig bool   // do not take sampling defaults from generation_config.json

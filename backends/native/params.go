@@ -11,16 +11,28 @@ import (
 
 // samplingDefaults are what a request's unset fields mean for this model.
 type samplingDefaults struct {
-	params    sample.Params
-	maxTokens *int
+	params      sample.Params
+	maxTokens   *int
+	skipSpecial bool
 }
 
-// newSamplingDefaults takes them from generation_config.json. do_sample false means greedy there, as the reference
-// library has it.
-func newSamplingDefaults(g *checkpoint.GenerationConfig) samplingDefaults {
+// SamplingOptions are what requests get that do not say; a nil field is the checkpoint's advice, else the neutral value.
+type SamplingOptions struct {
+	DoSample          *bool // false: greedy
+	Temperature       *float64
+	TopP              *float64
+	TopK              *int
+	RepetitionPenalty *float64
+	MaxTokens         *int  // of an answer
+	SkipSpecial       *bool // leave special tokens out of the text
+}
+
+// newSamplingDefaults takes them from the options, then from generation_config.json. do_sample false means greedy there, as
+// the reference library has it.
+func newSamplingDefaults(g *checkpoint.GenerationConfig, o SamplingOptions) samplingDefaults {
 	d := samplingDefaults{params: sample.Defaults()}
 	if g == nil {
-		return d
+		g = &checkpoint.GenerationConfig{}
 	}
 	set(&d.params.Temperature, g.Temperature)
 	set(&d.params.TopP, g.TopP)
@@ -31,6 +43,17 @@ func newSamplingDefaults(g *checkpoint.GenerationConfig) samplingDefaults {
 		d.params.Temperature = 0
 	}
 	d.maxTokens = g.MaxNewTokens
+	set(&d.params.Temperature, o.Temperature)
+	set(&d.params.TopP, o.TopP)
+	set(&d.params.TopK, o.TopK)
+	set(&d.params.RepetitionPenalty, o.RepetitionPenalty)
+	if o.DoSample != nil && !*o.DoSample {
+		d.params.Temperature = 0
+	}
+	d.skipSpecial = o.SkipSpecial == nil || *o.SkipSpecial
+	if o.MaxTokens != nil {
+		d.maxTokens = o.MaxTokens
+	}
 	return d
 }
 

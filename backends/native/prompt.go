@@ -77,6 +77,9 @@ func (e *Engine) loadTokenizer(f tokenizerFiles) (err error) {
 	if e.tok, err = token.Load(f.vocabulary, f.config); err != nil {
 		return fmt.Errorf("tokenizer: %w", err)
 	}
+	if e.opts.Prompt.Template != "" {
+		return e.loadNamed(e.opts.Prompt)
+	}
 	source := e.opts.ChatTemplate
 	if source == "" {
 		source = f.template
@@ -95,13 +98,18 @@ func (e *Engine) loadTemplate(source string) error {
 	if err != nil {
 		return fmt.Errorf("chat template: %w", err)
 	}
-	var special []string
-	for _, s := range e.tok.Special() {
-		special = append(special, s.Content)
-	}
-	e.prompter = chat.NewPrompter(chat.PrompterConfig{Template: t, Source: source, Special: special,
-		Tokens: e.tok.TemplateVars()})
 	e.reasoning, e.tools = chat.DetectFormats(source)
+	return e.newPrompter(chat.PrompterConfig{Template: t, Source: source, Kwargs: e.opts.Prompt.kwargs(),
+		System: deref(e.opts.Prompt.DefaultSystem)})
+}
+
+// newPrompter completes c with what the tokenizer and the options say.
+func (e *Engine) newPrompter(c chat.PrompterConfig) error {
+	for _, s := range e.tok.Special() {
+		c.Special = append(c.Special, s.Content)
+	}
+	c.Tokens = e.tok.TemplateVars()
+	e.prompter = chat.NewPrompter(c)
 	choose := func(found *string, option string) {
 		switch option {
 		case "auto":

@@ -87,7 +87,8 @@ func (e *Engine) build(ctx context.Context, req *engine.Request, ad *adapter.Ada
 	}
 	a := &answer{job: j, tok: e.tok, stopIDs: req.Sampling.StopTokenIDs, showStop: req.Sampling.IncludeStop,
 		logprobs: req.Output.Logprobs != nil, left: n}
-	skip := req.Output.SkipSpecial == nil || *req.Output.SkipSpecial
+	skip := e.defaults.skipSpecial
+	set(&skip, req.Output.SkipSpecial)
 	for i := range n {
 		s, err := sample.New(params, p.tokens, e.vocab, i)
 		if err != nil {
@@ -135,7 +136,7 @@ func (e *Engine) newGuess(ahead int, prompt []int32) (*guess, error) {
 
 // newOutput makes the text side of one choice: stop strings, thoughts, tool calls.
 func (e *Engine) newOutput(req *engine.Request, p prompt) *chat.Output {
-	c := chat.OutputConfig{Stops: req.Sampling.Stop, IncludeStop: req.Sampling.IncludeStop,
+	c := chat.OutputConfig{Stops: e.stopsOf(req), IncludeStop: req.Sampling.IncludeStop,
 		Raw: req.Output.Raw || req.Chat == nil}
 	if ch := req.Chat; ch != nil {
 		c.Parser = chat.ParserConfig{

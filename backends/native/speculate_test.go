@@ -154,6 +154,7 @@ func guessableRequests(t *testing.T) (reqs []*engine.Request) {
 		},
 		func(r *engine.Request) { r.Sampling.RepetitionPenalty, r.Sampling.FrequencyPenalty = ptr(1.05), 0.1 },
 		func(r *engine.Request) { r.Sampling.N = 2; r.Output.PromptLogprobs = ptr(2) },
+		func(r *engine.Request) { r.Sampling.N = 12 }, // more than two sequences' blocks hold, whenever the others come
 		func(r *engine.Request) { r.Sampling.Stop = []string{"e the", "ar"} },
 		func(r *engine.Request) { r.Sampling.StopTokenIDs = []int32{300, 301, 302, 303, 304, 305} },
 		func(r *engine.Request) { r.Sampling.IgnoreEOS, r.Sampling.MinTokens = false, 20 },

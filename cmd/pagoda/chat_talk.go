@@ -19,8 +19,8 @@ type localTalker struct {
 
 func newLocalTalker(eng engine.Engine, cfg *config.Config) *localTalker {
 	t := &localTalker{eng: eng}
-	if cfg.Temperature >= 0 {
-		t.sampling.Temperature = &cfg.Temperature
+	if cfg.Temperature != nil {
+		t.sampling.Temperature = cfg.Temperature
 	}
 	if cfg.MaxTokens > 0 {
 		t.sampling.MaxTokens = &cfg.MaxTokens
@@ -78,8 +78,8 @@ func newRemoteTalker(cfg *config.Config) (*remoteTalker, error) {
 		return nil, err
 	}
 	t := &remoteTalker{client: client.New(cfg.URL, firstKey(keys)), params: map[string]any{}}
-	if cfg.Temperature >= 0 {
-		t.params["temperature"] = cfg.Temperature
+	if cfg.Temperature != nil {
+		t.params["temperature"] = *cfg.Temperature
 	}
 	if cfg.MaxTokens > 0 {
 		t.params["max_tokens"] = cfg.MaxTokens

@@ -29,7 +29,7 @@ func talkTo(t *testing.T, c *conversation, lines ...string) string {
 
 func TestChatLocal(t *testing.T) {
 	eng := fake.New()
-	c := &conversation{talker: newLocalTalker(eng, &config.Config{Temperature: 0.5, MaxTokens: 7}), system: "be kind"}
+	c := &conversation{talker: newLocalTalker(eng, &config.Config{LlamaFactory: config.LlamaFactory{Temperature: new(0.5), MaxTokens: 7}}), system: "be kind"}
 	if got := talkTo(t, c, "hi", "", "again"); got != "Hello!\nHello!\n" {
 		t.Errorf("printed %q", got)
 	}
@@ -48,7 +48,7 @@ func TestChatLocal(t *testing.T) {
 
 func TestChatCommands(t *testing.T) {
 	eng := fake.New()
-	c := &conversation{talker: newLocalTalker(eng, &config.Config{Temperature: -1})}
+	c := &conversation{talker: newLocalTalker(eng, &config.Config{})}
 	got := talkTo(t, c, "one", "/model", "/model nobody", "/model fake-adapter", "two", "clear", "/system be brief",
 		"/think maybe", "/think off", "three", "/nonsense", "/help", "exit", "never sent")
 	for _, want := range []string{"* fake\n", "  fake-adapter\n", "HELLO!\n", "no command /nonsense", "/clear",
@@ -88,7 +88,7 @@ func TestChatRemote(t *testing.T) {
 	web := httptest.NewServer(srv.Handler())
 	defer web.Close()
 	for _, url := range []string{web.URL, web.URL + "/v1/"} {
-		remote, err := newRemoteTalker(&config.Config{URL: url, APIKey: []string{"k"}, Temperature: -1})
+		remote, err := newRemoteTalker(&config.Config{URL: url, APIKey: []string{"k"}})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -96,7 +96,7 @@ func TestChatRemote(t *testing.T) {
 			t.Errorf("%s: printed %q", url, got)
 		}
 	}
-	noKey, err := newRemoteTalker(&config.Config{URL: web.URL, Temperature: -1})
+	noKey, err := newRemoteTalker(&config.Config{URL: web.URL})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -109,7 +109,7 @@ func TestChatRemote(t *testing.T) {
 		io.WriteString(w, "data: {\"choices\":[{\"delta\":{\"content\":\"Hi.\"}}]}\n\ndata: [DONE]\n\n")
 	}))
 	defer plain.Close()
-	unlisted, err := newRemoteTalker(&config.Config{URL: plain.URL, Temperature: -1})
+	unlisted, err := newRemoteTalker(&config.Config{URL: plain.URL})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -123,7 +123,7 @@ func TestChatRemote(t *testing.T) {
 		return []fake.Step{{Event: engine.Event{Prompt: &engine.Prompt{}}}, {Event: engine.Event{Text: "He"}},
 			{Err: engine.Errorf(engine.Unavailable, "it broke")}}
 	}
-	remote, err := newRemoteTalker(&config.Config{URL: web.URL, APIKey: []string{"k"}, Temperature: -1})
+	remote, err := newRemoteTalker(&config.Config{URL: web.URL, APIKey: []string{"k"}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -141,7 +141,7 @@ func TestChatStop(t *testing.T) {
 		return []fake.Step{{Event: engine.Event{Prompt: &engine.Prompt{}}}, {Event: engine.Event{Text: "He"}},
 			{Wait: never}}
 	}
-	c := &conversation{talker: newLocalTalker(eng, &config.Config{Temperature: -1}), model: "fake"}
+	c := &conversation{talker: newLocalTalker(eng, &config.Config{}), model: "fake"}
 	c.out = writerFunc(func(p []byte) (int, error) {
 		if string(p) == "He" {
 			close(started)
@@ -212,7 +212,7 @@ func TestChatThoughts(t *testing.T) {
 // An answer that ends at a limit says so on a terminal.
 func TestChatCutOff(t *testing.T) {
 	var out strings.Builder
-	c := &conversation{talker: newLocalTalker(fake.New(), &config.Config{MaxTokens: 2}), model: "fake", out: &out, tty: true}
+	c := &conversation{talker: newLocalTalker(fake.New(), &config.Config{LlamaFactory: config.LlamaFactory{MaxTokens: 2}}), model: "fake", out: &out, tty: true}
 	if err := c.say(context.Background(), "hi"); err != nil {
 		t.Fatal(err)
 	}

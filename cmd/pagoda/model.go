@@ -41,6 +41,9 @@ func nativeOptions(cfg *config.Config, log zerolog.Logger) (native.Options, erro
 		ToolParser: cfg.ToolCallParser, ReasoningParser: cfg.ReasoningParser,
 		NoGenerationConfig: cfg.GenerationConfig == "none",
 		Log:                log,
+		Prompt: native.PromptOptions{Template: cfg.Template, ToolFormat: cfg.ToolFormat, DefaultSystem: cfg.DefaultSystem,
+			EnableThinking: cfg.EnableThinking, PreserveThinking: cfg.PreserveThinking},
+		Sampling: samplingOptions(cfg),
 	}
 	if err := chooseModel(&o, cfg); err != nil {
 		return o, err
@@ -68,6 +71,22 @@ func nativeOptions(cfg *config.Config, log zerolog.Logger) (native.Options, erro
 		o.ChatTemplate = string(text)
 	}
 	return o, nil
+}
+
+// samplingOptions translates what requests get that do not say.
+func samplingOptions(cfg *config.Config) native.SamplingOptions {
+	o := native.SamplingOptions{DoSample: cfg.DoSample, Temperature: cfg.Temperature, TopP: cfg.TopP, TopK: cfg.TopK,
+		RepetitionPenalty: cfg.RepetitionPenalty, SkipSpecial: cfg.SkipSpecialTokens}
+	if o.TopP != nil && *o.TopP == 0 {
+		o.TopP = new(1.0)
+	}
+	if o.RepetitionPenalty != nil && *o.RepetitionPenalty == 0 {
+		o.RepetitionPenalty = new(1.0)
+	}
+	if cfg.MaxTokens > 0 {
+		o.MaxTokens = &cfg.MaxTokens
+	}
+	return o
 }
 
 // chooseModel fills in the checkpoint: the folder given, or the built-in model with its adapters.

@@ -85,7 +85,7 @@ func addModel(ctx context.Context, router *engine.Router, cfg *config.Config, lo
 
 func serverConfig(cfg *config.Config, keys []string) server.Config {
 	return server.Config{
-		Keys: keys, AllowedHosts: cfg.AllowedHosts, CORSOrigins: cfg.CORSOrigins, UnknownFields: cfg.UnknownFields,
+		Keys: keys, DefaultModel: cfg.DefaultModel, RootPath: cfg.RootPath, AllowedHosts: cfg.AllowedHosts, CORSOrigins: cfg.CORSOrigins, UnknownFields: cfg.UnknownFields,
 		MaxBodyBytes: cfg.MaxBodyBytes, MaxHeaderBytes: int(cfg.MaxHeaderBytes), MaxN: cfg.MaxN,
 		RequestTimeout: cfg.RequestTimeout, WriteTimeout: cfg.WriteTimeout,
 		Version: version, Commit: commit, AccessLog: cfg.AccessLog,

@@ -1,5 +1,5 @@
-import { APIError, events, key, request } from "/ui/api.js";
-import { copyButton, el, prose } from "/ui/render.js";
+import { APIError, events, key, request } from "./api.js";
+import { copyButton, el, prose } from "./render.js";
 
 const $ = (id) => document.getElementById(id);
 const log = $("log"), input = $("input"), send = $("send"), model = $("model");
@@ -57,7 +57,7 @@ function body() {
 
 async function loadModels() {
   try {
-    const { data } = await (await request("/v1/models")).json();
+    const { data } = await (await request("v1/models")).json();
     const before = model.value || sessionStorage.getItem("pagoda-model");
     const adapters = data.filter((m) => m.parent);
     model.replaceChildren(...data.filter((m) => !m.parent).map((m) => el("option", { value: m.id }, m.id)));
@@ -217,7 +217,7 @@ async function answer() {
   send.textContent = "Stop";
   $("status").textContent = "The answer has begun.";
   try {
-    const response = await request("/v1/chat/completions", {
+    const response = await request("v1/chat/completions", {
       method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body()),
       signal: running.signal,
     });

@@ -1,6 +1,6 @@
 // Renders /openapi.json as one readable page.
-import { key, request } from "/ui/api.js";
-import { codeBlock, el } from "/ui/render.js";
+import { key, request } from "./api.js";
+import { codeBlock, el } from "./render.js";
 
 const methods = ["get", "post", "put", "patch", "delete"];
 const main = document.getElementById("main"), nav = document.getElementById("nav");
@@ -176,7 +176,7 @@ function render() {
 }
 
 try {
-  const [contract, models] = await Promise.all(["/openapi.json", "/v1/models"].map(async (p) => (await request(p)).json()));
+  const [contract, models] = await Promise.all(["openapi.json", "v1/models"].map(async (p) => (await request(p)).json()));
   spec = contract;
   model = models.data[0]?.id || "MODEL";
   render();

@@ -17,6 +17,11 @@ type Renderer interface {
 	Render(context []byte) (string, error)
 }
 
+// PieceRenderer is a Renderer whose prompt consists of pieces to be tokenized apart from each other.
+type PieceRenderer interface {
+	Pieces(context []byte) ([]string, error)
+}
+
 // PrompterConfig says how chats become prompts.
 type PrompterConfig struct {
 	Template Renderer
@@ -26,6 +31,10 @@ type PrompterConfig struct {
 	// Tokens are the tokenizer's named tokens, "bos_token" and so on, that the template may use; empty ones are left
 	// undefined.
 	Tokens map[string]string
+	// System is the system message of a chat that has none; "" is none.
+	System string
+	// Kwargs are template arguments that a request may override.
+	Kwargs map[string]json.RawMessage
 }
 
 // Prompter turns chats into prompts. It is safe for concurrent use if its Renderer is.
@@ -57,11 +66,11 @@ func (p *Prompter) Render(c *engine.Chat) (Prompt, error) {
 	if err := check(c); err != nil {
 		return Prompt{}, err
 	}
-	msgs, err := p.can.messages(c.Messages)
+	msgs, err := p.can.messages(p.withSystem(c.Messages))
 	if err != nil {
 		return Prompt{}, err
 	}
-	v := variables{messages: msgs, open: !c.ContinueFinal, tokens: p.cfg.Tokens, kwargs: c.TemplateKwargs}
+	v := variables{messages: msgs, open: !c.ContinueFinal, tokens: p.cfg.Tokens, kwargs: p.kwargs(c.TemplateKwargs)}
 	if c.AddGenerationPrompt != nil {
 		v.open = *c.AddGenerationPrompt
 	}
@@ -69,6 +78,23 @@ func (p *Prompter) Render(c *engine.Chat) (Prompt, error) {
 		v.tools = c.Tools
 	}
 	return p.render(&v, c.ContinueFinal)
+}
+
+// withSystem puts the default system message before a chat that begins with another one.
+func (p *Prompter) withSystem(in []engine.Message) []engine.Message {
+	if p.cfg.System == "" || in[0].Role == "system" || in[0].Role == "developer" {
+		return in
+	}
+	return append([]engine.Message{{Role: "system", Content: &p.cfg.System}}, in...)
+}
+
+func (p *Prompter) kwargs(own map[string]json.RawMessage) map[string]json.RawMessage {
+	if len(p.cfg.Kwargs) == 0 {
+		return own
+	}
+	all := maps.Clone(p.cfg.Kwargs)
+	maps.Copy(all, own)
+	return all
 }
 
 // render builds the context, fills the template in, and undoes what was done to the client's strings for it.
@@ -93,19 +119,44 @@ func (p *Prompter) render(v *variables, continueFinal bool) (Prompt, error) {
 	if err != nil {
 		return Prompt{}, tooPrivate(err)
 	}
-	text, err := p.cfg.Template.Render(v.context(client))
+	pieces, err := p.pieces(v.context(client))
 	if err != nil {
 		return Prompt{}, renderError(err)
 	}
 	if continueFinal {
-		if text, err = cutAtTag(text, tag); err != nil {
+		if pieces, err = cutAtTag(pieces, tag); err != nil {
 			return Prompt{}, err
 		}
 	}
+	out := s.assemble(pieces)
 	inside := strings.LastIndex(final, openThink) > strings.LastIndex(final, closeThink)
-	out := Prompt{OpenThink: inside || opensThink(text)}
-	out.Text, out.Cuts = s.restore(text)
+	out.OpenThink = inside || opensThink(out.Text)
 	return out, nil
+}
+
+func (p *Prompter) pieces(context []byte) ([]string, error) {
+	if r, ok := p.cfg.Template.(PieceRenderer); ok {
+		return r.Pieces(context)
+	}
+	text, err := p.cfg.Template.Render(context)
+	return []string{text}, err
+}
+
+// assemble joins pieces, with a cut between each two, and puts the client's literals back.
+func (s *shield) assemble(pieces []string) (out Prompt) {
+	var b strings.Builder
+	for _, piece := range pieces {
+		text, cuts := s.restore(piece)
+		if b.Len() > 0 {
+			out.Cuts = append(out.Cuts, b.Len())
+		}
+		for _, cut := range cuts {
+			out.Cuts = append(out.Cuts, b.Len()+cut)
+		}
+		b.WriteString(text)
+	}
+	out.Text = b.String()
+	return out
 }
 
 func check(c *engine.Chat) error {
@@ -216,16 +267,20 @@ func (v *variables) tagFinal(s *shield) (content, tag string, err error) {
 	return content, string(mark), nil
 }
 
-// cutAtTag ends text right after the final message's content.
-func cutAtTag(text, tag string) (string, error) {
-	at := strings.LastIndex(text, tag)
-	if at < 0 {
-		return "", engine.BadField("continue_final_message", "the chat template does not show the final message")
+// cutAtTag ends the pieces right after the final message's content.
+func cutAtTag(pieces []string, tag string) ([]string, error) {
+	for i, piece := range slices.Backward(pieces) {
+		at := strings.LastIndex(piece, tag)
+		if at < 0 {
+			continue
+		}
+		text := piece[:at]
+		if !strings.HasPrefix(piece[at+len(tag):], trail) {
+			text = strings.TrimRightFunc(text, unicode.IsSpace)
+		}
+		return append(pieces[:i], text), nil
 	}
-	if strings.HasPrefix(text[at+len(tag):], trail) {
-		return text[:at], nil
-	}
-	return strings.TrimRightFunc(text[:at], unicode.IsSpace), nil
+	return nil, engine.BadField("continue_final_message", "the chat template does not show the final message")
 }
 
 // opensThink tells whether a prompt ends with the mark that opens the thoughts.

@@ -1,0 +1,165 @@
+package config
+
+import (
+	"fmt"
+	"strings"
+)
+
+// LlamaFactory is the part of Config that LlamaFactory's files are about.
+type LlamaFactory struct {
+	Template         string
+	ToolFormat       string
+	DefaultSystem    *string // nil: the template's own
+	EnableThinking   *bool   // nil: the template's own
+	PreserveThinking bool
+
+	DoSample          *bool
+	Temperature       *float64
+	TopP              *float64
+	TopK              *int
+	RepetitionPenalty *float64
+	MaxTokens         int
+	SkipSpecialTokens *bool
+	NumBeams          int
+	LengthPenalty     float64
+
+	Stage          string
+	FinetuningType string
+	AdapterFolder  string
+	DefaultModel   string
+	RootPath       string
+}
+
+const (
+	prompts  = "Prompts"
+	sampling = "Sampling defaults"
+
+	serveChat = "serve, chat"
+)
+
+// options are the rows of the table for it.
+func (c *LlamaFactory) options() []*Option {
+	return []*Option{
+		{Name: "template", target: &c.Template, Group: prompts, Commands: all, Backends: "native",
+			Help: "one of LlamaFactory's chat templates by name, such as qwen3, in place of the checkpoint's own"},
+		{Name: "tool_format", target: &c.ToolFormat, Group: prompts, Commands: all, Backends: "native",
+			Help: "how a named template tells of tools, such as qwen or llama3; empty is the template's own way"},
+		{Name: "default_system", target: &c.DefaultSystem, Group: prompts, Commands: all, Backends: "native",
+			Help: "system message of chats that have none; empty text is none, not given is the template's own"},
+		{Name: "enable_thinking", target: &c.EnableThinking, Group: prompts, Commands: all, Backends: "native",
+			Help: "what the template argument enable_thinking is for requests that do not say; not given is the template's own"},
+		{Name: "preserve_thinking", target: &c.PreserveThinking, Default: "false", Group: prompts, Commands: all,
+			Backends: "native", Help: "a named template shows the model its thoughts of earlier turns"},
+
+		{Name: "do_sample", target: &c.DoSample, Group: sampling, Commands: serveChat, Backends: "native",
+			Help: "false: greedy where a request gives no temperature"},
+		{Name: "temperature", target: &c.Temperature, Max: 2, Group: sampling, Commands: serveChat,
+			Help: "0 is greedy; not given, as those below, is the checkpoint's advice (generation_config)"},
+		{Name: "top_p", target: &c.TopP, Max: 1, Group: sampling, Commands: serveChat, Backends: "native",
+			Help: "share of the probability that is sampled from; 0 and 1 are all"},
+		{Name: "top_k", target: &c.TopK, Min: -1, Max: 1 << 24, Group: sampling, Commands: serveChat, Backends: "native",
+			Help: "most likely tokens that are sampled from; 0 and -1 are all"},
+		{Name: "repetition_penalty", target: &c.RepetitionPenalty, Max: 100, Group: sampling, Commands: serveChat,
+			Backends: "native", Help: "1 and 0 are none"},
+		{Name: "max_tokens", Aliases: []string{"max_new_tokens"}, target: &c.MaxTokens, Max: 1 << 30, Group: sampling,
+			Commands: serveChat, Help: "most tokens of an answer; 0 is up to the model's limit"},
+		{Name: "skip_special_tokens", target: &c.SkipSpecialTokens, Group: sampling, Commands: serveChat, Backends: "native",
+			Help: "leave special tokens out of the text of answers; not given is true"},
+		{Name: "num_beams", target: &c.NumBeams, Default: "1", Min: 1, Max: 1, Group: sampling, Commands: serveChat,
+			Backends: "native", Help: "1: there is no beam search"},
+		{Name: "length_penalty", target: &c.LengthPenalty, Default: "1", Min: 1, Max: 1, Group: sampling, Commands: serveChat,
+			Backends: "native", Help: "1: there is no beam search"},
+
+		{Name: "stage", target: &c.Stage, Default: "sft", Choices: []string{"pt", "sft", "rm", "ppo", "dpo", "kto"}, Group: model,
+			Commands: all, Backends: "native", Help: "how the model was trained, which makes no difference; rm, a reward model, " +
+				"is refused by this version"},
+		{Name: "finetuning_type", target: &c.FinetuningType, Default: "lora", Choices: []string{"lora", "oft", "freeze", "full"},
+			Group: model, Commands: all, Backends: "native", Help: "with lora adapter_name_or_path may be given; with the others it is refused"},
+		{Name: "adapter_folder", target: &c.AdapterFolder, Group: model, Commands: all, Backends: "native",
+			Help: "folder inside each adapter's folder that holds it"},
+		{Name: "default_model", target: &c.DefaultModel, Group: web, Commands: serve,
+			Help: "model or adapter that answers requests for a model that there is not; empty: they are answered 404"},
+		{Name: "root_path", target: &c.RootPath, Env: []string{"FASTAPI_ROOT_PATH"}, Group: web, Commands: serve,
+			Help: "path below which a proxy shows the server, such as /llm; requests may come with it or without"},
+	}
+}
+
+// validate reports combinations that cannot be.
+func (c *LlamaFactory) validate(all *Config) (errs []error) {
+	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+	if c.Template != "" && all.ChatTemplate != "" {
+		bad("template and chat_template: only one of them can make the prompts")
+	}
+	if c.Template == "" && (c.ToolFormat != "" || c.PreserveThinking) {
+		bad("tool_format and preserve_thinking: they belong to a named template; set template too")
+	}
+	if c.Stage == "rm" {
+		bad("stage: a reward model (rm) is not supported by this version")
+	}
+	if c.FinetuningType != "lora" && len(all.AdapterNameOrPath) > 0 {
+		bad("adapter_name_or_path: adapters go with finetuning_type lora, not %s", c.FinetuningType)
+	}
+	if c.AdapterFolder != "" && len(all.AdapterNameOrPath) == 0 {
+		bad("adapter_folder: there is no adapter_name_or_path")
+	}
+	if c.RootPath != "" && (c.RootPath[0] != '/' || strings.HasSuffix(c.RootPath, "/")) {
+		bad("root_path: %q must begin with / and not end with it", c.RootPath)
+	}
+	return errs
+}
+
+// note is a key that is known and has no effect, with the reason.
+type note struct{ name, kind, why string }
+
+// noted are keys of LlamaFactory's inference that have no effect here.
+var noted = []note{
+	{"trust_remote_code", "bool", "no code of a checkpoint is ever run"},
+	{"flash_attn", "text", "the native engine has one attention"},
+	{"use_unsloth", "bool", "the native engine has its own kernels"},
+	{"mixture_of_depths", "text", "no such model is known"},
+	{"train_from_scratch", "bool", "weights come from the checkpoint; load_format: dummy makes random ones"},
+	{"max_length", "int", "max_model_len bounds prompt and answer, max_tokens the answer"},
+	{"quantization_type", "text", "it is about bnb, which is refused"},
+	{"double_quantization", "bool", "it is about bnb, which is refused"},
+	{"quantization_device_map", "text", "there is one device"},
+	{"image_max_pixels", "int", "media are not supported"},
+	{"image_min_pixels", "int", "media are not supported"},
+	{"video_max_pixels", "int", "media are not supported"},
+	{"video_min_pixels", "int", "media are not supported"},
+	{"video_fps", "number", "media are not supported"},
+	{"video_maxlen", "int", "media are not supported"},
+	{"image_do_pan_and_scan", "bool", "media are not supported"},
+	{"crop_to_patches", "bool", "media are not supported"},
+	{"use_audio_in_video", "bool", "media are not supported"},
+	{"audio_sampling_rate", "int", "media are not supported"},
+	{"cutoff_len", "int", "it is about training data; max_model_len bounds prompt and answer"},
+	{"create_new_adapter", "bool", "it is about training"},
+	{"export_dir", "text", "it is for pagoda export"},
+	{"export_size", "int", "it is for pagoda export"},
+	{"export_device", "text", "it is for pagoda export"},
+	{"export_legacy_format", "bool", "it is for pagoda export"},
+	{"export_hub_model_id", "text", "it is for pagoda export"},
+	{"export_quantization_bit", "int", "it is for pagoda export"},
+	{"export_quantization_dataset", "text", "it is for pagoda export"},
+	{"export_quantization_nsamples", "int", "it is for pagoda export"},
+	{"export_quantization_maxlen", "int", "it is for pagoda export"},
+}
+
+// renamed are old names of LlamaFactory's keys, which itself no longer knows them.
+var renamed = map[string]string{
+	"checkpoint_dir": "adapter_name_or_path", "vllm_dtype": "infer_dtype", "new_special_tokens": "add_special_tokens",
+	"image_resolution": "image_max_pixels", "video_resolution": "video_max_pixels", "use_cache": "use_kv_cache",
+}
+
+// environmentNotes are LlamaFactory's variables that have no effect here, with the reason.
+var environmentNotes = map[string]string{
+	"MAX_CONCURRENT":        "requests run together, see max_num_seqs",
+	"API_VERBOSE":           "prompts are never logged, see access_log",
+	"SAFE_MEDIA_PATH":       "media are not supported",
+	"ALLOW_LOCAL_FILES":     "media are not supported",
+	"IMAGE_PLACEHOLDER":     "media are not supported",
+	"VIDEO_PLACEHOLDER":     "media are not supported",
+	"AUDIO_PLACEHOLDER":     "media are not supported",
+	"DISABLE_VERSION_CHECK": "there are no versions of packages to check",
+	"FORCE_CHECK_IMPORTS":   "there are no packages to check",
+}

@@ -1,0 +1,193 @@
+package config
+
+import (
+	"strings"
+	"testing"
+)
+
+// The files of LlamaFactory's examples/inference and examples/merge_lora, by their keys.
+var exampleFiles = map[string]string{
+	"qwen3.yaml": `model_name_or_path: Qwen/Qwen3-4B-Instruct-2507
+template: qwen3_nothink
+infer_backend: huggingface  # choices: [huggingface, vllm, sglang, ktransformers]
+trust_remote_code: true
+`,
+	"qwen3_lora_sft.yaml": `model_name_or_path: Qwen/Qwen3-4B-Instruct-2507
+adapter_name_or_path: saves/qwen3-4b/lora/sft
+template: qwen3_nothink
+infer_backend: huggingface  # choices: [huggingface, vllm, sglang, ktransformers]
+trust_remote_code: true
+`,
+	"merge.yaml": `### Note: DO NOT use quantized model or quantization_bit when merging lora adapters
+
+### model
+model_name_or_path: Qwen/Qwen3-4B-Instruct-2507
+adapter_name_or_path: saves/qwen3-4b/lora/sft
+template: qwen3_nothink
+trust_remote_code: true
+
+### export
+export_dir: saves/qwen3_sft_merged
+export_size: 5
+export_device: cpu  # choices: [cpu, auto]
+export_legacy_format: false
+`,
+	"gptq.yaml": `model_name_or_path: Qwen/Qwen3-4B-Instruct-2507
+template: qwen3_nothink
+trust_remote_code: true
+export_dir: saves/qwen3_gptq
+export_quantization_bit: 4
+export_quantization_dataset: data/c4_demo.jsonl
+export_size: 5
+export_device: cpu
+export_legacy_format: false
+`,
+}
+
+// trainingFile is a file that trains, with keys of each of LlamaFactory's sections.
+const trainingFile = `### model
+model_name_or_path: Qwen/Qwen3-4B-Instruct-2507
+image_max_pixels: 262144
+video_max_pixels: 16384
+trust_remote_code: true
+
+### method
+stage: sft
+do_train: true
+finetuning_type: lora
+lora_rank: 8
+lora_target: all
+deepspeed: examples/deepspeed/ds_z3_config.json  # choices: [ds_z0_config.json, ds_z2_config.json, ds_z3_config.json]
+
+### dataset
+dataset: identity,alpaca_en_demo
+template: qwen3_nothink
+cutoff_len: 2048
+max_samples: 1000
+preprocessing_num_workers: 16
+dataloader_num_workers: 4
+packing: null
+
+### output
+output_dir: saves/qwen3-4b/lora/sft
+logging_steps: 10
+save_steps: 500
+plot_loss: true
+overwrite_output_dir: true
+save_only_model: false
+report_to: none  # choices: [none, wandb, tensorboard, swanlab, mlflow]
+
+### train
+per_device_train_batch_size: 1
+gradient_accumulation_steps: 8
+learning_rate: 1.0e-4
+num_train_epochs: 3.0
+lr_scheduler_type: cosine
+lr_scheduler_kwargs: {min_lr: 1.0e-6}
+warmup_ratio: 0.1
+bf16: true
+ddp_timeout: 180000000
+resume_from_checkpoint: null
+`
+
+func TestExampleFiles(t *testing.T) {
+	for name, text := range exampleFiles {
+		r, err := Load("serve", []string{write(t, name, text)}, nil)
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		if r.ModelNameOrPath != "Qwen/Qwen3-4B-Instruct-2507" || r.Template != "qwen3_nothink" || r.InferBackend == "" {
+			t.Errorf("%s: %+v", name, r.Config)
+		}
+		if len(r.Warnings) != 1 || !strings.Contains(r.Warnings[0], "trust_remote_code (no code of a checkpoint is ever run)") {
+			t.Errorf("%s: warnings %q", name, r.Warnings)
+		}
+	}
+}
+
+// A training file may be served as it is: one warning lists what has no effect.
+func TestTrainingFile(t *testing.T) {
+	r, err := Load("serve", []string{write(t, "train.yaml", trainingFile)}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(r.Warnings) != 1 {
+		t.Fatalf("warnings %q", r.Warnings)
+	}
+	for _, key := range []string{"do_train", "deepspeed", "learning_rate", "cutoff_len (", "image_max_pixels (media are not supported)",
+		"lr_scheduler_kwargs", "resume_from_checkpoint"} {
+		if !strings.Contains(r.Warnings[0], key) {
+			t.Errorf("%q is not told in %q", key, r.Warnings[0])
+		}
+	}
+	for _, key := range []string{"stage", "finetuning_type", "template", "model_name_or_path"} {
+		if strings.Contains(r.Warnings[0], key) {
+			t.Errorf("%s has an effect, but %q", key, r.Warnings[0])
+		}
+	}
+}
+
+func TestIdleKeys(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		args []string
+		env  []string
+		want string // in the warnings; an error if it begins with !
+	}{
+		{"flag", []string{"--per_device_train_batch_size", "2", "--port", "1"}, nil, "per_device_train_batch_size"},
+		{"flag with dashes", []string{"--learning-rate=1e-4"}, nil, "learning_rate"},
+		{"boolean flag alone", []string{"--bf16", "--port", "1"}, nil, "bf16"},
+		{"key=value", []string{"lora_rank=8"}, nil, "lora_rank"},
+		{"wrong type", []string{"lora_rank=eight"}, nil, "!lora_rank: \"eight\" is not a whole number"},
+		{"wrong type of a flag", []string{"--bf16=maybe"}, nil, "!bf16: \"maybe\" is not true or false"},
+		{"a typo of one", []string{"learning_rat=1"}, nil, "!unknown option \"learning_rat\"; did you mean \"learning_rate\"?"},
+		{"an old name", []string{"checkpoint_dir=x"}, nil, "!it is called adapter_name_or_path now"},
+		{"extra keys allowed", []string{"xyzzy=1"}, []string{"ALLOW_EXTRA_ARGS=1"}, "xyzzy (unknown, but ALLOW_EXTRA_ARGS is set)"},
+		{"extra keys not allowed", []string{"xyzzy=1"}, []string{"ALLOW_EXTRA_ARGS=0"}, "!xyzzy"},
+		{"variable", nil, []string{"MAX_CONCURRENT=4"}, "MAX_CONCURRENT (requests run together, see max_num_seqs)"},
+		{"trained fully, with an adapter", []string{"finetuning_type=full", "adapter_name_or_path=x"}, nil, "!adapters go with finetuning_type lora, not full"},
+		{"reward model", []string{"stage=rm"}, nil, "!stage: a reward model"},
+		{"beams", []string{"num_beams=4"}, nil, "!num_beams: 4 is not from 1 to 1"},
+		{"two templates", []string{"template=qwen3", "chat_template=load.go"}, nil, "!only one of them"},
+		{"tools without a template", []string{"tool_format=qwen"}, nil, "!set template too"},
+		{"root path", []string{"root_path=llm/"}, nil, "!must begin with /"},
+		{"adapter's folder alone", []string{"adapter_folder=x"}, nil, "!there is no adapter_name_or_path"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			r, err := Load("serve", tt.args, tt.env)
+			if want, bad := strings.CutPrefix(tt.want, "!"); bad {
+				if err == nil || !strings.Contains(err.Error(), want) {
+					t.Errorf("error %v, want one with %q", err, want)
+				}
+				return
+			}
+			if err != nil || len(r.Warnings) != 1 || !strings.Contains(r.Warnings[0], tt.want) {
+				t.Errorf("warnings %q, error %v, want %q", r.Warnings, err, tt.want)
+			}
+		})
+	}
+}
+
+// TestNotGiven: options without a default tell what was given from what was not.
+func TestNotGiven(t *testing.T) {
+	r, err := Load("serve", nil, nil)
+	if err != nil || r.DefaultSystem != nil || r.EnableThinking != nil || r.Temperature != nil || r.TopK != nil {
+		t.Errorf("%+v, %v", r.LlamaFactory, err)
+	}
+	r, err = Load("serve", []string{"default_system=''", "--enable_thinking", "false", "temperature=0", "--top_k=50"}, []string{"LLAMAFACTORY_VERBOSITY=WARNING"})
+	if err != nil || r.DefaultSystem == nil || *r.DefaultSystem != "" || r.EnableThinking == nil || *r.EnableThinking ||
+		r.Temperature == nil || *r.Temperature != 0 || *r.TopK != 50 || r.LogLevel != "warn" {
+		t.Errorf("%+v, %v", r.LlamaFactory, err)
+	}
+}
+
+func TestAdapterFolder(t *testing.T) {
+	r, err := Load("serve", []string{"adapter_name_or_path=n=a,b", "adapter_folder=best"}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := r.Adapters(); err != nil || got[0] != (Adapter{"n", "a/best"}) || got[1] != (Adapter{"b", "b/best"}) {
+		t.Errorf("%v, %v", got, err)
+	}
+}

@@ -58,17 +58,27 @@ type Tokenizer struct {
 	added     []AddedToken
 	numIDs    int
 	byteLevel bool
-	ends      []uint32 // numIDs+1 entries: id's bytes are table[ends[id]:ends[id+1]]
+	model     string
+	decoder   []byte    // nil if byteLevel
+	tokens    []*string // nil if byteLevel
+	ends      []uint32  // numIDs+1 entries: id's bytes are table[ends[id]:ends[id+1]]
 	table     string
 	longest   int
 }
 
 // LoadTokenizer reads the contents of a tokenizer.json.
-func LoadTokenizer(config []byte) (*Tokenizer, error) {
+func LoadTokenizer(config []byte) (*Tokenizer, error) { return load(config) }
+
+// LoadPlainTokenizer is LoadTokenizer for one that finds no control tokens in text: their spelling is text.
+func LoadPlainTokenizer(config []byte) (*Tokenizer, error) {
+	return load(config, tokenizers.WithEncodeSpecialTokens())
+}
+
+func load(config []byte, options ...tokenizers.TokenizerOption) (*Tokenizer, error) {
 	if len(config) > math.MaxInt32 {
 		return nil, errors.New("tokenizer.json is larger than 2 GiB")
 	}
-	tok, err := tokenizers.FromBytes(config)
+	tok, err := tokenizers.FromBytes(config, options...)
 	if err != nil {
 		return nil, fmt.Errorf("load tokenizer: %w", err)
 	}
@@ -99,12 +109,18 @@ func (t *Tokenizer) readTables() error {
 		return takeError(msg)
 	}
 	var info struct {
-		NumIDs    int          `json:"num_ids"`
-		ByteLevel bool         `json:"byte_level"`
+		NumIDs    int    `json:"num_ids"`
+		ByteLevel bool   `json:"byte_level"`
+		Model     string `json:"model"`
+		Decoder   json.RawMessage
+		Tokens    []*string
 		Added     []AddedToken `json:"added"`
 	}
 	if err := json.Unmarshal(takeBytes(out), &info); err != nil {
 		return err
+	}
+	if info.Model == "" {
+		return errors.New("build/lib/libtokenizers.a is older than this program: build it anew")
 	}
 	if !C.pagoda_tok_table(t.handle, &out, &msg) {
 		return takeError(msg)
@@ -112,6 +128,7 @@ func (t *Tokenizer) readTables() error {
 	defer C.pagoda_bytes_free(out)
 	data := unsafe.Slice((*byte)(out.ptr), int(out.len))
 	t.numIDs, t.byteLevel, t.added = info.NumIDs, info.ByteLevel, info.Added
+	t.model, t.decoder, t.tokens = info.Model, info.Decoder, info.Tokens
 	t.ends = make([]uint32, t.numIDs+1)
 	for i := range t.ends {
 		t.ends[i] = binary.LittleEndian.Uint32(data[4*i:])
@@ -210,6 +227,20 @@ func (t *Tokenizer) TokenBytes(id uint32) string {
 	}
 	return t.table[t.ends[id]:t.ends[id+1]]
 }
+
+// Token returns the spelling of id in the vocabulary. It is known where decoding is not joining bytes.
+func (t *Tokenizer) Token(id uint32) (string, bool) {
+	if int64(id) >= int64(len(t.tokens)) || t.tokens[id] == nil {
+		return "", false
+	}
+	return *t.tokens[id], true
+}
+
+// Decoder returns the decoder as tokenizer.json has it, nil if ByteLevel.
+func (t *Tokenizer) Decoder() []byte { return t.decoder }
+
+// Model returns the kind of the model: BPE, Unigram, WordPiece or WordLevel.
+func (t *Tokenizer) Model() string { return t.model }
 
 // Longest returns the number of bytes of the longest token.
 func (t *Tokenizer) Longest() int { return t.longest }

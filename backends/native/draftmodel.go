@@ -278,11 +278,11 @@ func (e *Engine) loadDraft() error {
 
 // sameVocabulary refuses a draft model whose tokens are not the target's: it would guess nothing right.
 func (e *Engine) sameVocabulary(ck *checkpoint.Checkpoint, spec *model.Spec) error {
-	vocabulary, err := ck.ReadFile("tokenizer.json")
+	source, err := token.Read(ck)
 	if err != nil {
 		return fmt.Errorf("tokenizer: %w", err)
 	}
-	tok, err := token.Load(vocabulary, nil)
+	tok, err := source.Load(token.Options{})
 	if err != nil {
 		return fmt.Errorf("tokenizer: %w", err)
 	}

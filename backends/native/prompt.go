@@ -21,15 +21,12 @@ type prompt struct {
 
 // tokenizerFiles are a checkpoint's text files, as they are.
 type tokenizerFiles struct {
-	vocabulary, config []byte
-	template           string // "": tokenizer_config.json may have one
+	tokenizer token.Source
+	template  string // "": tokenizer_config.json may have one
 }
 
 func readTokenizerFiles(ck *checkpoint.Checkpoint) (f tokenizerFiles, err error) {
-	if f.vocabulary, err = ck.ReadFile("tokenizer.json"); err != nil {
-		return f, fmt.Errorf("tokenizer: %w", err)
-	}
-	if f.config, err = ck.ReadFile("tokenizer_config.json"); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if f.tokenizer, err = token.Read(ck); err != nil {
 		return f, fmt.Errorf("tokenizer: %w", err)
 	}
 	template, err := ck.ReadFile("chat_template.jinja")
@@ -74,7 +71,7 @@ func (l *tokenizerLoad) wait() error {
 
 // loadTokenizer reads tokenizer and chat template. A checkpoint without a template serves plain completions only.
 func (e *Engine) loadTokenizer(f tokenizerFiles) (err error) {
-	if e.tok, err = token.Load(f.vocabulary, f.config); err != nil {
+	if e.tok, err = f.tokenizer.Load(token.Options{}); err != nil {
 		return fmt.Errorf("tokenizer: %w", err)
 	}
 	if e.opts.Prompt.Template != "" {
@@ -206,6 +203,12 @@ func (e *Engine) tokenize(req *engine.Request, bounded bool) (p prompt, err erro
 	}
 	if err != nil {
 		return p, &engine.Error{Code: engine.Invalid, Param: promptField(req), Message: "the prompt could not be tokenized", Err: err}
+	}
+	for _, id := range p.tokens {
+		if int(id) >= e.vocab {
+			return p, engine.BadField(promptField(req), "the model has no embedding for the tokenizer's token %d, %q", id,
+				e.tok.Decode([]int32{id}, false))
+		}
 	}
 	return p, nil
 }

@@ -15,27 +15,28 @@ type Stream struct {
 	tail    [utf8.UTFMax]byte
 	numTail int
 
-	// Other tokenizers: see addSlow.
-	ids    []int32
-	numOld int
+	stages []stage // of other tokenizers
 }
-
-// maxHeld bounds the ids that addSlow decodes again: no character is longer, so only a run of bytes
-// that are not UTF-8 reaches it.
-const maxHeld = 16
 
 // NewStream starts a text. With skipSpecial control tokens are left out.
 func (t *Tokenizer) NewStream(skipSpecial bool) *Stream {
-	return &Stream{tok: t, skip: skipSpecial}
+	return &Stream{tok: t, skip: skipSpecial, stages: t.decoder.start()}
 }
 
-// Add returns the text that id completes: whole characters only, so it may be empty.
+// Add returns the text that id completes: whole characters only, so it may be empty. What a decoder could still change is
+// held back, such as a run of bytes that may turn out not to be UTF-8.
 func (s *Stream) Add(id int32) string {
 	if !s.tok.Valid(id) || s.skip && s.tok.skip[id] {
 		return ""
 	}
 	if !s.tok.ffi.ByteLevel() {
-		return s.addSlow(id)
+		token, ok := s.tok.ffi.Token(uint32(id))
+		if !ok {
+			return ""
+		}
+		var out strings.Builder
+		push(s.stages, token, &out)
+		return out.String()
 	}
 	piece := s.tok.ffi.TokenBytes(uint32(id))
 	if s.numTail == 0 && utf8.ValidString(piece) {
@@ -53,29 +54,13 @@ func (s *Stream) Flush() string {
 		s.numTail = 0
 		return string(utf8.RuneError) // one character cut short is one replacement
 	}
-	if len(s.ids) > s.numOld {
-		old := s.tok.decodeSlow(s.ids[:s.numOld], false)
-		text := strings.TrimPrefix(s.tok.decodeSlow(s.ids, false), old)
-		s.ids, s.numOld = nil, 0
-		return text
-	}
-	return ""
-}
-
-// addSlow serves tokenizers whose decoder looks at neighbours: it decodes the ids of the last piece
-// together with the new ones and returns what came after that piece. Text that ends in U+FFFD may be a
-// character cut short and waits, but not for more than maxHeld ids.
-func (s *Stream) addSlow(id int32) string {
-	s.ids = append(s.ids, id)
-	old := s.tok.decodeSlow(s.ids[:s.numOld], false)
-	text := s.tok.decodeSlow(s.ids, false)
-	open := strings.HasSuffix(text, string(utf8.RuneError)) && len(s.ids)-s.numOld < maxHeld
-	if open || len(text) <= len(old) {
+	if s.stages == nil {
 		return ""
 	}
-	s.ids = append(s.ids[:0], s.ids[s.numOld:]...)
-	s.numOld = len(s.ids)
-	return strings.TrimPrefix(text, old)
+	var out strings.Builder
+	finish(s.stages, &out)
+	s.stages = s.tok.decoder.start()
+	return out.String()
 }
 
 // replaceInvalid returns data as text and its last bytes if they start a character that is not

@@ -18,22 +18,26 @@ type Token struct {
 // Tokenizer is safe for concurrent use.
 type Tokenizer struct {
 	ffi     *ffi.Tokenizer
+	plain   *ffi.Tokenizer // finds no control tokens in text; nil unless that is wanted
+	decoder decoder        // nil: tokens are bytes that are joined
 	special []Token
 	skip    map[int32]bool // ids of special
 	conf    config
 }
 
-// Load reads the contents of tokenizer.json and tokenizer_config.json; the latter may be empty.
-func Load(tokenizerJSON, tokenizerConfigJSON []byte) (*Tokenizer, error) {
-	conf, err := parseConfig(tokenizerConfigJSON)
-	if err != nil {
-		return nil, err
+// newTokenizer owns inner and plain.
+func newTokenizer(inner, plain *ffi.Tokenizer, conf config) (*Tokenizer, error) {
+	t := &Tokenizer{ffi: inner, plain: plain, conf: conf, skip: map[int32]bool{}}
+	if !inner.ByteLevel() {
+		var err error
+		if t.decoder, err = readDecoder(inner.Decoder()); err != nil {
+			t.Close()
+			return nil, fmt.Errorf("tokenizer: %w", err)
+		}
+		if conf.CleanUp && (inner.Model() != "BPE" || conf.CleanUpBPE) {
+			t.decoder = t.decoder.cleaned()
+		}
 	}
-	inner, err := ffi.LoadTokenizer(tokenizerJSON)
-	if err != nil {
-		return nil, err
-	}
-	t := &Tokenizer{ffi: inner, conf: conf, skip: map[int32]bool{}}
 	for _, a := range inner.Added() {
 		if a.Special {
 			t.special = append(t.special, Token{int32(a.ID), a.Content})
@@ -44,11 +48,19 @@ func Load(tokenizerJSON, tokenizerConfigJSON []byte) (*Tokenizer, error) {
 }
 
 // Close frees the tokenizer; calls that still run finish first.
-func (t *Tokenizer) Close() error { return t.ffi.Close() }
+func (t *Tokenizer) Close() error {
+	if t.plain != nil {
+		t.plain.Close()
+	}
+	return t.ffi.Close()
+}
 
 // Encode returns the ids of text. With addSpecial the tokenizer adds its own prefix and suffix, such
 // as a beginning-of-text token; chat templates write those themselves.
 func (t *Tokenizer) Encode(text string, addSpecial bool) ([]int32, error) {
+	if t.plain != nil {
+		return t.plain.AppendIDs(nil, text, addSpecial)
+	}
 	return t.ffi.AppendIDs(nil, text, addSpecial)
 }
 
@@ -77,27 +89,12 @@ func (t *Tokenizer) EncodeCut(text string, cuts []int) ([]int32, error) {
 // Decode returns the text of ids; bytes that are not UTF-8 become U+FFFD, ids outside [0, VocabSize)
 // nothing. With skipSpecial control tokens are left out.
 func (t *Tokenizer) Decode(ids []int32, skipSpecial bool) string {
-	if !t.ffi.ByteLevel() {
-		return t.decodeSlow(ids, skipSpecial)
-	}
 	s := t.NewStream(skipSpecial)
 	out := make([]byte, 0, 4*len(ids))
 	for _, id := range ids {
 		out = append(out, s.Add(id)...)
 	}
 	return string(append(out, s.Flush()...))
-}
-
-func (t *Tokenizer) decodeSlow(ids []int32, skipSpecial bool) string {
-	known := make([]uint32, 0, len(ids))
-	for _, id := range ids {
-		if t.Valid(id) {
-			known = append(known, uint32(id))
-		}
-	}
-	// What is left to fail is a closed tokenizer, which has no text to give.
-	text, _ := t.ffi.Decode(known, skipSpecial)
-	return text
 }
 
 // Bytes returns the bytes that id stands for, which need not be valid UTF-8; nil for an id outside
@@ -127,21 +124,22 @@ func (t *Tokenizer) VocabSize() int { return t.ffi.VocabSize() }
 // Special returns the control tokens, by id: those that Decode leaves out with skipSpecial.
 func (t *Tokenizer) Special() []Token { return t.special }
 
-// EOS returns the end-of-text token that tokenizer_config.json names.
-func (t *Tokenizer) EOS() Token { return t.named(t.conf.EOS) }
+// EOS returns the end-of-text token that the files name.
+func (t *Tokenizer) EOS() Token { return t.named("eos_token") }
 
-// BOS returns the beginning-of-text token that tokenizer_config.json names.
-func (t *Tokenizer) BOS() Token { return t.named(t.conf.BOS) }
+// BOS returns the beginning-of-text token that the files name.
+func (t *Tokenizer) BOS() Token { return t.named("bos_token") }
 
-// PAD returns the padding token that tokenizer_config.json names.
-func (t *Tokenizer) PAD() Token { return t.named(t.conf.PAD) }
+// PAD returns the padding token that the files name.
+func (t *Tokenizer) PAD() Token { return t.named("pad_token") }
 
-func (t *Tokenizer) named(n name) Token {
-	id, ok := t.ID(string(n))
-	if !ok || n == "" {
+func (t *Tokenizer) named(key string) Token {
+	content := t.conf.Named[key].Content
+	id, ok := t.ID(content)
+	if !ok || content == "" {
 		id = -1
 	}
-	return Token{id, string(n)}
+	return Token{id, content}
 }
 
 // ChatTemplate returns the Jinja source that turns messages into a prompt, "" if there is none.
@@ -155,12 +153,9 @@ func (t *Tokenizer) ToolTemplate() string { return t.conf.Template.pick("tool_us
 // those that are not set are absent.
 func (t *Tokenizer) TemplateVars() map[string]string {
 	vars := map[string]string{}
-	for key, n := range map[string]name{
-		"bos_token": t.conf.BOS, "eos_token": t.conf.EOS, "pad_token": t.conf.PAD, "unk_token": t.conf.UNK,
-		"sep_token": t.conf.SEP, "cls_token": t.conf.CLS, "mask_token": t.conf.MASK,
-	} {
-		if n != "" {
-			vars[key] = string(n)
+	for key, t := range t.conf.Named {
+		if t.Content != "" {
+			vars[key] = t.Content
 		}
 	}
 	return vars

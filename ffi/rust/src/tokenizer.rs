@@ -5,6 +5,7 @@ use crate::load;
 use serde_json::json;
 use std::ffi::c_void;
 use tokenizers::decoders::DecoderWrapper;
+use tokenizers::models::ModelWrapper;
 use tokenizers::Tokenizer;
 
 /// Ids above this are refused: tables are as long as the largest id.
@@ -30,7 +31,8 @@ impl Handle {
         matches!(self.inner.get_decoder(), Some(DecoderWrapper::ByteLevel(_)))
     }
 
-    /// {"num_ids", "byte_level", "added": [{"id", "content", "special", …}]}, added tokens by id.
+    /// {"num_ids", "byte_level", "model", "added": [{"id", "content", "special", …}]}, added tokens by id. Where decoding
+    /// is more than joining bytes also "decoder", as in tokenizer.json, and "tokens", the spelling of each id or null.
     fn info(&self) -> String {
         let mut added: Vec<_> = self.inner.get_added_tokens_decoder().into_iter().collect();
         added.sort_by_key(|(id, _)| *id);
@@ -41,8 +43,20 @@ impl Handle {
                     "lstrip": t.lstrip, "rstrip": t.rstrip, "normalized": t.normalized})
             })
             .collect();
-        json!({"num_ids": self.num_ids, "byte_level": self.byte_level(), "added": added})
-            .to_string()
+        let model = match self.inner.get_model() {
+            ModelWrapper::BPE(_) => "BPE",
+            ModelWrapper::WordPiece(_) => "WordPiece",
+            ModelWrapper::WordLevel(_) => "WordLevel",
+            ModelWrapper::Unigram(_) => "Unigram",
+        };
+        let mut info = json!({"num_ids": self.num_ids, "byte_level": self.byte_level(), "model": model,
+            "added": added});
+        if !self.byte_level() {
+            info["decoder"] = json!(self.inner.get_decoder());
+            let tokens = (0..self.num_ids).map(|id| self.inner.id_to_token(id));
+            info["tokens"] = json!(tokens.collect::<Vec<_>>());
+        }
+        info.to_string()
     }
 
     /// The byte form of each id: `num_ids`+1 little-endian u32 ends (the first is 0), then the bytes.

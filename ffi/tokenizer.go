@@ -119,8 +119,8 @@ func (t *Tokenizer) readTables() error {
 	if err := json.Unmarshal(takeBytes(out), &info); err != nil {
 		return err
 	}
-	if info.Model == "" {
-		return errors.New("build/lib/libtokenizers.a is older than this program: build it anew")
+	if info.Model == "" && !info.ByteLevel {
+		return errors.New("build/lib/libtokenizers.a is older than this program: build it anew with ffi/rust/build.sh")
 	}
 	if !C.pagoda_tok_table(t.handle, &out, &msg) {
 		return takeError(msg)

@@ -44,6 +44,35 @@ type Config struct {
 	PromptLookupMin      int
 	PromptLookupMax      int
 
+	UpstreamURL          []string
+	UpstreamURLFile      string
+	UpstreamAPIKey       string
+	UpstreamRoutes       []string
+	UpstreamWait         time.Duration
+	UpstreamTimeout      time.Duration // 0: none
+	UpstreamCommand      []string
+	UpstreamStartTimeout time.Duration
+	CacheDir             string
+	ModelRevision        string
+	TrustRemoteCode      bool
+	VLLMGPUUtil          float64
+	VLLMEnforceEager     bool
+	VLLMMaxLoRARank      int
+	VLLMConfig           map[string]any
+	SGLangMaxLen         int
+	SGLangMemFraction    float64
+	SGLangTPSize         int
+	SGLangLoRABackend    string
+	SGLangConfig         map[string]any
+	CPUInfer             int
+	ChunkSize            int
+	KTMaxLen             int
+	KTUseCUDAGraph       bool
+	KTWeightPath         string
+	KTMethod             string
+	KTThreadpoolCount    int
+	KTNumGPUExperts      int
+
 	Host           string
 	Port           int
 	APIKey         []string
@@ -100,10 +129,7 @@ func (c *Config) Validate() error {
 			bad("%s: %w", o.Name, err)
 		}
 	}
-	switch c.InferBackend {
-	case "vllm", "sglang", "ktransformers":
-		bad("infer_backend: %s is not supported by this version; use native", c.InferBackend)
-	}
+	c.validateUpstream(bad)
 	if b := c.QuantizationBit; b != 0 && b != 4 && b != 8 {
 		bad("quantization_bit: %d is none of 0, 4, 8", b)
 	}
@@ -154,6 +180,33 @@ func (c *Config) Validate() error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// Proxied says that another server computes.
+func (c *Config) Proxied() bool {
+	return c.InferBackend == "vllm" || c.InferBackend == "sglang" || c.InferBackend == "ktransformers"
+}
+
+// Attached says that it runs already.
+func (c *Config) Attached() bool { return len(c.UpstreamURL) > 0 || c.UpstreamURLFile != "" }
+
+func (c *Config) validateUpstream(bad func(format string, args ...any)) {
+	switch {
+	case !c.Proxied() && c.Attached():
+		bad("upstream_url: needs infer_backend vllm, sglang or ktransformers")
+	case len(c.UpstreamURL) > 0 && c.UpstreamURLFile != "":
+		bad("upstream_url and upstream_url_file: only one of them may be given")
+	case c.Proxied() && !c.Attached() && c.ModelNameOrPath == "":
+		bad("model_name_or_path: is required with infer_backend %s, unless upstream_url names a running server", c.InferBackend)
+	}
+	if c.Proxied() && c.QuantizationBit != 0 {
+		bad("quantization_bit: %s rounds no weights when it loads; give it a quantized checkpoint", c.InferBackend)
+	}
+	for _, u := range c.UpstreamURL {
+		if p, err := url.Parse(u); err != nil || p.Host == "" && (p.Scheme != "unix" || p.Path == "") {
+			bad("upstream_url: %q is not like http://host:8000 or unix:///path", u)
+		}
+	}
 }
 
 // Address is what the server listens on.

@@ -127,6 +127,15 @@ func (l *loader) node(o *Option, place string, n *yaml.Node) {
 		l.set(o, place, strings.Join(items, ","))
 		return
 	}
+	if n.Kind == yaml.MappingNode && o.Type() == "map" {
+		text, err := yaml.Marshal(n)
+		if err != nil {
+			l.fail(place, "%s: %w", o.Name, err)
+			return
+		}
+		l.set(o, place, string(text))
+		return
+	}
 	if n.Kind != yaml.ScalarNode {
 		l.fail(place, "%s: must be %s, not a %s", o.Name, article(o.Type()), kindName(n.Kind))
 		return
@@ -188,7 +197,7 @@ func article(typ string) string {
 		return "text"
 	case "bool":
 		return "true or false"
-	case "number", "size", "duration", "list":
+	case "number", "size", "duration", "list", "map":
 		return "a " + typ
 	}
 	return "one of " + typ

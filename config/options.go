@@ -16,13 +16,14 @@ type Option struct {
 	Help     string
 	Secret   bool // never shown
 
-	target any // pointer into the Config: *string, *bool, *int, *int64 (size), *float64, *time.Duration, *[]string;
-	// or pointer to a pointer, which stays nil while nothing is given: **string, **bool, **int, **float64
+	target any // pointer into the Config: *string, *bool, *int, *int64 (size), *float64, *time.Duration, *[]string,
+	// *map[string]any; or a pointer to a pointer, which stays nil while nothing is given: **string, **bool, **int, **float64
 }
 
 const (
 	model  = "Model"
 	engine = "Native engine"
+	proxy  = "Proxied engines"
 	web    = "Server"
 	logs   = "Log"
 	talk   = "Chat"
@@ -33,6 +34,8 @@ const (
 	chat      = "chat"
 	bench     = "bench"
 	chatBench = "chat, bench"
+
+	proxied = "vllm, sglang, ktransformers"
 )
 
 // options is the table, bound to c.
@@ -43,18 +46,18 @@ func (c *Config) options() []*Option {
 }
 
 // groups are the headings in the order of lists.
-var groups = []string{model, prompts, sampling, engine, web, logs, talk, speed}
+var groups = []string{model, prompts, sampling, engine, proxy, web, logs, talk, speed}
 
 // ownOptions are the rows of what LlamaFactory does not have, or has under the same name.
 func (c *Config) ownOptions() []*Option {
 	return []*Option{
 		{Name: "model_name_or_path", Aliases: []string{"model"}, target: &c.ModelNameOrPath, Group: model, Commands: all,
-			Backends: "all", Help: "folder of the checkpoint, with url the id of a model there; empty is the built-in model, " +
-				"with url the first one served"},
+			Backends: "all", Help: "folder of the checkpoint, with url or upstream_url the id of a model there; empty is " +
+				"the built-in model, with a URL the first one served"},
 		{Name: "served_model_name", target: &c.ServedModelName, Env: []string{"API_MODEL_NAME"}, Group: model,
 			Commands: all, Backends: "all", Help: "id that clients use; empty is the folder's name"},
 		{Name: "adapter_name_or_path", Aliases: []string{"lora_modules"}, target: &c.AdapterNameOrPath, Group: model,
-			Commands: all, Backends: "native", Help: "LoRA adapters, [name=]folder, separated by commas; " +
+			Commands: all, Backends: "all", Help: "LoRA adapters, [name=]folder, separated by commas; " +
 				"a request chooses one by its model field"},
 		{Name: "generation_config", target: &c.GenerationConfig, Default: "auto", Choices: []string{"auto", "none"},
 			Group: model, Commands: all, Backends: "native",
@@ -70,10 +73,11 @@ func (c *Config) ownOptions() []*Option {
 
 		{Name: "infer_backend", target: &c.InferBackend, Default: "native", Choices: []string{"native", "huggingface",
 			"vllm", "sglang", "ktransformers"}, Group: engine, Commands: all, Backends: "all",
-			Help: "huggingface is another word for native; the last three are refused by this version"},
+			Help: "what computes: this program itself (huggingface is another word for it), or a server of the last three kinds, " +
+				"which is started unless upstream_url names running ones"},
 		{Name: "infer_dtype", Aliases: []string{"dtype"}, target: &c.InferDType, Default: "auto",
 			Choices: []string{"auto", "float16", "bfloat16", "float32"}, Group: engine, Commands: all,
-			Backends: "native", Help: "type that weights are kept in; auto is the checkpoint's"},
+			Backends: "all", Help: "type that weights are kept in; auto is the checkpoint's"},
 		{Name: "quantization_bit", target: &c.QuantizationBit, Max: 8, Group: engine, Commands: all, Backends: "native",
 			Help: "8 or 4: weights are rounded to that many bits when they are loaded, which takes a half or a quarter of the " +
 				"memory and reads it as much faster; 0: they are kept as they are"},
@@ -91,7 +95,7 @@ func (c *Config) ownOptions() []*Option {
 		{Name: "cpu_kernels", target: &c.CPUKernels, Group: engine, Commands: all, Backends: "native",
 			Help: "kernel variant, see pagoda doctor; empty is the fastest that runs here"},
 		{Name: "max_model_len", Aliases: []string{"vllm_maxlen", "max_seq_len"}, target: &c.MaxModelLen, Max: 1 << 30,
-			Group: engine, Commands: all, Backends: "native",
+			Group: engine, Commands: all, Backends: "all",
 			Help: "most tokens of prompt and answer together; 0 is the checkpoint's own limit"},
 		{Name: "kv_cache_memory", target: &c.KVCacheMemory, Max: 1 << 50, Group: engine, Commands: all,
 			Backends: "native", Help: "memory for the KV cache, such as 4GiB; 0 is enough for max_num_seqs full " +
@@ -121,6 +125,66 @@ func (c *Config) ownOptions() []*Option {
 			Commands: all, Backends: "native", Help: "tokens that must be repeated before ngram guesses"},
 		{Name: "prompt_lookup_max", target: &c.PromptLookupMax, Default: "5", Min: 1, Max: 64, Group: engine,
 			Commands: all, Backends: "native", Help: "repeated tokens of which more make no difference to ngram"},
+
+		{Name: "upstream_url", target: &c.UpstreamURL, Group: proxy, Commands: all, Backends: proxied,
+			Help: "running servers of one model, http://host:port or unix:///path, separated by commas; empty: one is started"},
+		{Name: "upstream_url_file", target: &c.UpstreamURLFile, Group: proxy, Commands: all, Backends: proxied,
+			Help: "file with one such URL a line, read again when it changes"},
+		{Name: "upstream_api_key", target: &c.UpstreamAPIKey, Secret: true, Group: proxy, Commands: all, Backends: proxied,
+			Help: "key that the servers of upstream_url ask for; one that is started gets a random key"},
+		{Name: "upstream_routes", target: &c.UpstreamRoutes, Default: "/pooling,/classify,/v1/responses,/v1/messages,/generate,/inference/v1/generate",
+			Group: proxy, Commands: serve, Backends: proxied, Help: "routes that are passed on as they are to the upstream of the body's model, " +
+				"where they are not this server's own"},
+		{Name: "upstream_wait", target: &c.UpstreamWait, Default: "10s", Max: 1e9, Group: proxy, Commands: all, Backends: proxied,
+			Help: "how long a request waits when no upstream is up, before it is answered 503"},
+		{Name: "upstream_timeout", target: &c.UpstreamTimeout, Default: "5m", Max: 1e9, Group: proxy, Commands: all, Backends: proxied,
+			Help: "how long an upstream that has requests may give no sign of life before they end; 0 is no limit"},
+		{Name: "upstream_command", target: &c.UpstreamCommand, Group: proxy, Commands: all, Backends: proxied,
+			Help: "program that starts the server, with its first arguments, separated by commas; empty is vllm,serve or " +
+				"python3,-m,sglang.launch_server"},
+		{Name: "upstream_start_timeout", target: &c.UpstreamStartTimeout, Default: "30m", Min: 0.001, Max: 1e9, Group: proxy, Commands: all,
+			Backends: proxied, Help: "how long a server may take to start"},
+		{Name: "cache_dir", target: &c.CacheDir, Group: proxy, Commands: all, Backends: proxied,
+			Help: "folder for the downloads of a server that is started; empty is its own default"},
+		{Name: "model_revision", target: &c.ModelRevision, Default: "main", Group: proxy, Commands: all, Backends: proxied,
+			Help: "branch, tag or commit of a model that a server downloads"},
+		{Name: "trust_remote_code", target: &c.TrustRemoteCode, Default: "false", Group: proxy, Commands: all, Backends: proxied,
+			Help: "let a server that is started run code from the checkpoint"},
+		{Name: "vllm_gpu_util", target: &c.VLLMGPUUtil, Default: "0.9", Min: 0.01, Max: 1, Group: proxy, Commands: all, Backends: "vllm",
+			Help: "share of the GPU's memory"},
+		{Name: "vllm_enforce_eager", target: &c.VLLMEnforceEager, Default: "false", Group: proxy, Commands: all, Backends: "vllm",
+			Help: "neither compile nor capture graphs: starts sooner, runs slower"},
+		{Name: "vllm_max_lora_rank", target: &c.VLLMMaxLoRARank, Default: "32", Min: 1, Max: 512, Group: proxy, Commands: all,
+			Backends: "vllm", Help: "largest rank of an adapter, rounded up to one that vLLM takes"},
+		{Name: "vllm_config", target: &c.VLLMConfig, Group: proxy, Commands: all, Backends: "vllm",
+			Help: "further flags as a map or JSON, applied last: max_num_seqs: 64 is --max-num-seqs 64"},
+		{Name: "sglang_maxlen", target: &c.SGLangMaxLen, Max: 1 << 30, Group: proxy, Commands: all, Backends: "sglang, ktransformers",
+			Help: "most tokens of prompt and answer together; 0 is max_model_len, else the checkpoint's own limit"},
+		{Name: "sglang_mem_fraction", target: &c.SGLangMemFraction, Max: 1, Group: proxy, Commands: all, Backends: "sglang, ktransformers",
+			Help: "share of the GPU's memory for weights and KV cache; 0 is SGLang's choice"},
+		{Name: "sglang_tp_size", target: &c.SGLangTPSize, Default: "-1", Min: -1, Max: 1024, Group: proxy, Commands: all,
+			Backends: "sglang, ktransformers", Help: "GPUs that share the tensors; -1 is all that there are"},
+		{Name: "sglang_lora_backend", target: &c.SGLangLoRABackend, Default: "triton", Choices: []string{"triton", "flashinfer", "csgmv",
+			"torch_native", "ascend"}, Group: proxy, Commands: all, Backends: "sglang, ktransformers",
+			Help: "kernels for adapters; flashinfer, which SGLang no longer has, is triton"},
+		{Name: "sglang_config", target: &c.SGLangConfig, Group: proxy, Commands: all, Backends: "sglang, ktransformers",
+			Help: "further flags as a map or JSON, applied last"},
+		{Name: "cpu_infer", target: &c.CPUInfer, Default: "32", Min: 1, Max: 4096, Group: proxy, Commands: all, Backends: "ktransformers",
+			Help: "CPU threads for experts"},
+		{Name: "chunk_size", target: &c.ChunkSize, Default: "8192", Min: 1, Max: 1 << 24, Group: proxy, Commands: all,
+			Backends: "ktransformers", Help: "tokens of a prompt per step"},
+		{Name: "kt_maxlen", target: &c.KTMaxLen, Max: 1 << 30, Group: proxy, Commands: all, Backends: "ktransformers",
+			Help: "most tokens of prompt and answer together; 0 is sglang_maxlen"},
+		{Name: "kt_use_cuda_graph", target: &c.KTUseCUDAGraph, Default: "true", Group: proxy, Commands: all, Backends: "ktransformers",
+			Help: "replay decode steps from CUDA graphs"},
+		{Name: "kt_weight_path", target: &c.KTWeightPath, Group: proxy, Commands: all, Backends: "ktransformers",
+			Help: "folder of the experts' weights as the CPU's kernels take them; empty is the checkpoint's"},
+		{Name: "kt_method", target: &c.KTMethod, Group: proxy, Commands: all, Backends: "ktransformers",
+			Help: "the kernels for experts, such as AMXINT8, LLAMAFILE or BF16; empty is the server's choice"},
+		{Name: "kt_threadpool_count", target: &c.KTThreadpoolCount, Max: 1024, Group: proxy, Commands: all, Backends: "ktransformers",
+			Help: "pools of threads, one for each NUMA node; 0 is the server's choice"},
+		{Name: "kt_num_gpu_experts", target: &c.KTNumGPUExperts, Default: "-1", Min: -1, Max: 65536, Group: proxy, Commands: all,
+			Backends: "ktransformers", Help: "experts of each layer that the GPU keeps; -1 is the server's choice"},
 
 		{Name: "host", target: &c.Host, Env: []string{"API_HOST"}, Default: "127.0.0.1", Group: web, Commands: serve,
 			Help: "address to listen on; 0.0.0.0 is all interfaces (the container image's default)"},

@@ -1,12 +1,15 @@
 package config
 
 import (
+	"encoding/json"
 	"fmt"
 	"math"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
+
+	"go.yaml.in/yaml/v3"
 )
 
 // Type names the kind of value in lists.
@@ -24,6 +27,8 @@ func (o *Option) Type() string {
 		return "duration"
 	case *[]string:
 		return "list"
+	case *map[string]any:
+		return "map"
 	}
 	if len(o.Choices) > 0 {
 		return strings.Join(o.Choices, ", ")
@@ -56,6 +61,12 @@ func (o *Option) setText(s string) (err error) {
 		*p, err = parseDuration(s)
 	case *[]string:
 		*p = splitList(s)
+	case *map[string]any:
+		m, err := parseMap(s)
+		if err != nil {
+			return err
+		}
+		*p = m
 	default:
 		panic(fmt.Sprintf("config: option %s has no type", o.Name)) // a mistake in the table
 	}
@@ -165,8 +176,32 @@ func (o *Option) Text() string {
 		return p.String()
 	case *[]string:
 		return strings.Join(*p, ",")
+	case *map[string]any:
+		if *p == nil {
+			return ""
+		}
+		text, err := json.Marshal(*p)
+		if err != nil {
+			panic("config: " + err.Error()) // it came from YAML or JSON
+		}
+		return string(text)
 	}
 	return ""
+}
+
+// parseMap reads a map in JSON or YAML.
+func parseMap(s string) (map[string]any, error) {
+	if strings.TrimSpace(s) == "" {
+		return nil, nil
+	}
+	var m map[string]any
+	if err := yaml.Unmarshal([]byte(s), &m); err != nil || m == nil {
+		return nil, fmt.Errorf("%q is not a map such as {\"max_num_seqs\": 64}", s)
+	}
+	if _, err := json.Marshal(m); err != nil {
+		return nil, fmt.Errorf("%q has names that are no text", s)
+	}
+	return m, nil
 }
 
 // parseBool knows the words of YAML 1.1 and those that LlamaFactory's flags take.

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"io"
 	"iter"
 	"time"
 )
@@ -31,6 +32,29 @@ type Tokenizer interface {
 // Statser is the optional ability to report load; Stats must be cheap and never wait for a step.
 type Statser interface {
 	Stats() []Stats
+}
+
+// Forwarder is the optional ability to pass a request on as it is, to a route that only a proxied server has.
+type Forwarder interface {
+	// Forward sends req to the upstream of its model. The caller closes the answer's Body. Errors are *Error; an answer
+	// with any status is none.
+	Forward(ctx context.Context, req *RawRequest) (*RawResponse, error)
+}
+
+// RawRequest is a request that is passed on. The value of "model" in a JSON Body is replaced by the upstream's own name.
+type RawRequest struct {
+	Model       string // which upstream, by a Model.ID
+	Method      string
+	Path        string // of the upstream's route
+	ContentType string
+	Body        []byte
+}
+
+// RawResponse is an upstream's answer.
+type RawResponse struct {
+	Status      int
+	ContentType string
+	Body        io.ReadCloser
 }
 
 // Model is one name that a Request may use.

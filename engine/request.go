@@ -52,6 +52,9 @@ type Message struct {
 	ToolCallID string
 	ToolCalls  []ToolCall
 	Reasoning  *string // reasoning_content or reasoning of an earlier assistant turn
+	// Parts is the content list as the client wrote it if it holds more than text, for models that forward what we do
+	// not know; Content is nil then.
+	Parts []json.RawMessage
 }
 
 // ToolCall is one call of a function by the model. Arguments is JSON text, as the model wrote it.
@@ -92,6 +95,10 @@ type Output struct {
 	PromptLogprobs *int
 	// SkipSpecial leaves special tokens out of the text; nil is true.
 	SkipSpecial *bool
+	// TokenIDs says that the ids are wanted. The native engine always has them; an upstream is only asked for them then.
+	TokenIDs bool
+	// Whole says that nothing reads the answer before its end, so that few large events do as well as many small ones.
+	Whole bool
 	// Raw yields text as generated: no tool-call and no reasoning parsing even for a Chat.
 	Raw bool
 }

@@ -22,6 +22,7 @@ var (
 	_ Engine    = (*Router)(nil)
 	_ Tokenizer = (*Router)(nil)
 	_ Statser   = (*Router)(nil)
+	_ Forwarder = (*Router)(nil)
 )
 
 // loadingRetryAfter is when to ask again while models load.
@@ -155,4 +156,16 @@ func (r *Router) TokenText(ctx context.Context, model string, tokens []int32) ([
 		return nil, err
 	}
 	return t.TokenText(ctx, model, tokens)
+}
+
+// Forward asks the engine that serves req's model, if that has an upstream.
+func (r *Router) Forward(ctx context.Context, req *RawRequest) (*RawResponse, error) {
+	e, err := r.find(req.Model)
+	if err != nil {
+		return nil, err
+	}
+	if f, ok := e.(Forwarder); ok {
+		return f.Forward(ctx, req)
+	}
+	return nil, BadField("model", "the model '%s' has no upstream to pass this request on to", req.Model)
 }

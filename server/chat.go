@@ -61,10 +61,30 @@ func (s *Server) chatRequest(w http.ResponseWriter, b *openapi.ChatCompletionReq
 	req.Chat = c.chat(b.Messages, &b.Template)
 	c.toolChoice(b.ToolChoice, req.Chat)
 	req.Chat.ParallelToolCalls = b.ParallelToolCalls
+	c.forward(b)
 	c.chatFixed(b)
 	c.reasoningEffort(b.ReasoningEffort, req.Chat)
 	c.refuse("", b.Unknown, refusedInChat)
 	return req, out, s.finish(w, c, b.Unknown, req)
+}
+
+// forward moves the fields that an upstream may heed in full, and the native engine only in part, to those that are passed
+// on untouched.
+func (c *checker) forward(b *openapi.ChatCompletionRequest) {
+	if !c.model.ForwardsUnknown {
+		return
+	}
+	if b.Unknown == nil {
+		b.Unknown = openapi.Unknown{}
+	}
+	if f := b.ResponseFormat; f != nil {
+		b.Unknown["response_format"] = appendJSON(nil, f)
+		b.ResponseFormat = nil
+	}
+	if e := b.ReasoningEffort; e != nil {
+		b.Unknown["reasoning_effort"] = quote(*e)
+		b.ReasoningEffort = nil
+	}
 }
 
 // chatMaxTokens merges the two names of one limit.
@@ -151,7 +171,15 @@ func (c *checker) toolChoice(v jsontext.Value, chat *engine.Chat) {
 	if v.Kind() == '"' {
 		_ = jsonv2.Unmarshal(v, &choice) // decode has checked the syntax
 	}
-	if choice != "auto" && choice != "none" {
+	if c.model.ForwardsUnknown && v.Kind() == '{' {
+		var named openapi.Tool
+		if jsonv2.Unmarshal(v, &named) != nil || named.Type != "function" || named.Function.Name == "" {
+			c.bad("tool_choice", `must be a text or {"type":"function","function":{"name":...}}`)
+		}
+		chat.ToolChoice, chat.ToolName = "function", named.Function.Name
+		return
+	}
+	if choice != "auto" && choice != "none" && !(choice == "required" && c.model.ForwardsUnknown) {
 		c.bad("tool_choice", `must be "auto" or "none": forced calls are not supported yet`)
 	}
 	chat.ToolChoice = choice
@@ -216,8 +244,12 @@ func (c *checker) message(path string, m *openapi.ChatMessage) engine.Message {
 	if !assistant {
 		c.assistantOnly(path, m)
 	}
-	out.Content = c.content(path+"content", &m.Content, assistant)
-	if out.Content == nil && !assistant {
+	if c.model.ForwardsUnknown && hasMedia(&m.Content) {
+		out.Parts = c.mediaParts(path+"content", m.Content.Parts)
+	} else {
+		out.Content = c.content(path+"content", &m.Content, assistant)
+	}
+	if out.Content == nil && out.Parts == nil && !assistant {
 		c.bad(path+"content", "is required")
 	}
 	if m.Refusal != nil {
@@ -355,7 +387,7 @@ func (c *checker) tool(path string, t *openapi.Tool) {
 	if !functionName.MatchString(t.Function.Name) {
 		c.bad(path+"function.name", "must be 1 to 64 letters, digits, _ and -")
 	}
-	if isTrue(t.Function.Strict) {
+	if isTrue(t.Function.Strict) && !c.model.ForwardsUnknown {
 		c.bad(path+"function.strict", "must be false: structured output is not supported yet")
 	}
 	c.nested(path, t.Unknown)

@@ -113,7 +113,7 @@ func (c *completionStream) event(dst []byte, ev *promptEvent) ([]byte, error) {
 			return dst, err
 		}
 	}
-	if ev.Text != "" || len(ev.Tokens) > 0 && (c.out.logprobs || c.out.tokenIDs || c.out.continuousUsage) {
+	if ev.Text != "" || len(ev.Logprobs) > 0 || len(ev.Tokens) > 0 && (c.out.logprobs || c.out.tokenIDs || c.out.continuousUsage) {
 		dst = c.text(dst, index, &ev.Event)
 	}
 	if ev.Finish != "" {

@@ -221,6 +221,7 @@ func TestRoutesAreThoseOfTheContract(t *testing.T) {
 	var served, described []string
 	err := chi.Walk(s.router, func(method, path string, _ http.Handler, _ ...func(http.Handler) http.Handler) error {
 		path = strings.Replace(path, "/v1/models/*", "/v1/models/{model}", 1)
+		path = strings.Replace(path, "/metrics/upstream/*", "/metrics/upstream/{model}", 1)
 		served = append(served, method+" "+path)
 		return nil
 	})

@@ -31,18 +31,26 @@ const maxNameShown = 64
 // decode reads the body of r into v, a pointer to a request type of package openapi. It refuses what JSON parsers
 // disagree on: repeated or differently cased names, text that is not UTF-8, anything after the object.
 func decode(r *http.Request, v any) error {
+	body, err := readBody(r)
+	if err != nil {
+		return err
+	}
+	return decodeBytes(body, v)
+}
+
+func readBody(r *http.Request) ([]byte, error) {
 	body, err := io.ReadAll(r.Body)
 	if err != nil {
 		if tooBig, ok := errors.AsType[*http.MaxBytesError](err); ok {
-			return engine.Errorf(engine.TooLarge, "the body is larger than %d bytes", tooBig.Limit)
+			return nil, engine.Errorf(engine.TooLarge, "the body is larger than %d bytes", tooBig.Limit)
 		}
 		message := "the body could not be read to its end"
 		if errors.Is(err, os.ErrDeadlineExceeded) {
 			message = "the body did not arrive in the time that this server allows"
 		}
-		return &engine.Error{Code: engine.Invalid, Message: message, Err: err}
+		return nil, &engine.Error{Code: engine.Invalid, Message: message, Err: err}
 	}
-	return decodeBytes(body, v)
+	return body, nil
 }
 
 func decodeBytes(body []byte, v any) error {

@@ -108,14 +108,36 @@ func (g *generation) event(ev *engine.Event) {
 		g.prompt = len(ev.Prompt.Tokens)
 		g.m.promptTokens.Add(float64(g.prompt))
 	}
-	if n := len(ev.Tokens); n > 0 && ev.Index >= 0 && ev.Index < len(g.choices) {
-		g.tokens(&g.choices[ev.Index], n)
+	if ev.Index >= 0 && ev.Index < len(g.choices) {
+		if n := len(ev.Tokens); n > 0 {
+			g.tokens(&g.choices[ev.Index], n)
+			g.completion += n
+			g.m.generationTokens.Add(float64(n))
+		} else if g.prompt == 0 && !g.req.Output.Whole && (ev.Text != "" || ev.Reasoning != "" || len(ev.ToolCalls) > 0) {
+			g.tokens(&g.choices[ev.Index], 1) // an upstream that tells no ids: a piece is a token, but for the counts
+		}
+	}
+	if ev.Usage != nil {
+		g.usage, g.timing = ev.Usage, ev.Timing
+		g.recount()
 	}
 	if ev.Finish != "" {
 		g.finished(ev)
 	}
-	if ev.Usage != nil {
-		g.usage, g.timing = ev.Usage, ev.Timing
+}
+
+// recount takes the counts from the usage where no token ids told them.
+func (g *generation) recount() {
+	if g.prompt == 0 {
+		g.prompt = g.usage.Prompt
+		g.m.promptTokens.Add(float64(g.prompt))
+	}
+	if g.completion == 0 {
+		g.completion = g.usage.Completion
+		g.m.generationTokens.Add(float64(g.completion))
+		if len(g.choices) == 1 {
+			g.choices[0].tokens = g.completion
+		}
 	}
 }
 
@@ -132,8 +154,6 @@ func (g *generation) tokens(c *choiceAccount, n int) {
 		}
 	}
 	c.tokens, c.lastToken = c.tokens+n, now
-	g.completion += n
-	g.m.generationTokens.Add(float64(n))
 }
 
 func (g *generation) finished(ev *engine.Event) {

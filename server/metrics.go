@@ -77,6 +77,7 @@ func newMetrics(s *Server) *metrics {
 	m.registry.MustRegister(m.httpRequests, m.httpDuration, m.inFlight, m.panics, m.canceled, m.modelReqs, errs, build,
 		ready, collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	m.registry.MustRegister(s.cfg.Collectors...)
 	if st, ok := s.eng.(engine.Statser); ok {
 		m.registry.MustRegister(&loadCollector{st})
 	}

@@ -73,6 +73,7 @@ func (c *checker) sampling(b *openapi.Sampling, maxN int, req *engine.Request, o
 	out.n, out.maxChoices = req.Sampling.N, req.Sampling.N
 	out.tokenIDs = isTrue(b.ReturnTokenIDs)
 	c.streaming(b, out)
+	req.Output.TokenIDs, req.Output.Whole = out.tokenIDs || out.continuousUsage, !out.stream
 }
 
 // maxTokens sets the limit of generated tokens, whose field may be absent.

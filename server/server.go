@@ -11,6 +11,7 @@ import (
 
 	"github.com/go-chi/chi/v5"
 	"github.com/go-chi/chi/v5/middleware"
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
 
 	"pagoda/engine"
@@ -35,6 +36,11 @@ type Config struct {
 	IdleTimeout       time.Duration // between two requests of a connection
 	WriteTimeout      time.Duration // for each write to the client
 	RequestTimeout    time.Duration // for a whole generation
+
+	// ForwardRoutes are paths of upstreams' own routes that are passed on to them; they take POST with a JSON body.
+	ForwardRoutes []string
+	// Collectors are time series that /metrics shows beside the server's own.
+	Collectors []prometheus.Collector
 
 	Version   string
 	Commit    string
@@ -91,6 +97,11 @@ func (c Config) Validate() error {
 	for _, o := range c.CORSOrigins {
 		if !validOrigin(o) {
 			bad("CORS origin %q must be * or scheme://host[:port]", o)
+		}
+	}
+	for _, path := range c.ForwardRoutes {
+		if !strings.HasPrefix(path, "/") || strings.ContainsAny(path, "{}*?# ") {
+			bad("forward route %q must be a plain path", path)
 		}
 	}
 	if u := c.UnknownFields; u != "" && u != "refuse" && u != "report" {
@@ -178,6 +189,7 @@ func (s *Server) routes() *chi.Mux {
 	r.Get("/ready", s.getReady)
 	r.Get("/version", s.version)
 	r.Method(http.MethodGet, "/metrics", s.metrics.handler())
+	r.Get("/metrics/upstream/*", s.upstreamMetrics) // ids may contain slashes
 	r.Get("/openapi.json", s.openAPI)
 	r.Get("/docs", s.uiPage("docs.html"))
 	r.Get("/", s.uiPage("chat.html"))
@@ -192,6 +204,11 @@ func (s *Server) routes() *chi.Mux {
 		r.Post("/v1/completions", s.completions)
 		r.Post("/tokenize", s.tokenize)
 		r.Post("/detokenize", s.detokenize)
+		for _, path := range s.cfg.ForwardRoutes {
+			if !r.Match(chi.NewRouteContext(), http.MethodPost, path) { // our own routes come first
+				r.Post(path, s.forward)
+			}
+		}
 	})
 	return r
 }

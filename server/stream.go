@@ -43,7 +43,8 @@ func (p *progress) note(ev *promptEvent) (int, error) {
 
 // carries says whether ev says something about its choice.
 func carries(ev *promptEvent) bool {
-	return ev.Text != "" || ev.Reasoning != "" || len(ev.ToolCalls) > 0 || len(ev.Tokens) > 0 || ev.Finish != ""
+	return ev.Text != "" || ev.Reasoning != "" || len(ev.ToolCalls) > 0 || len(ev.Tokens) > 0 || len(ev.Logprobs) > 0 ||
+		ev.Finish != ""
 }
 
 // close ends a chunk's choices and the chunk.
@@ -101,7 +102,7 @@ func (c *chatStream) event(dst []byte, ev *promptEvent) ([]byte, error) {
 		dst = c.role(dst, index)
 		c.opened[index] = true
 	}
-	tokens := len(ev.Tokens) > 0 && (c.out.logprobs || c.out.tokenIDs || c.out.continuousUsage)
+	tokens := len(ev.Tokens) > 0 && (c.out.logprobs || c.out.tokenIDs || c.out.continuousUsage) || len(ev.Logprobs) > 0
 	if ev.Text != "" || ev.Reasoning != "" || len(ev.ToolCalls) > 0 || tokens {
 		dst = c.delta(dst, index, &ev.Event)
 	}

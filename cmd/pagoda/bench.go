@@ -156,6 +156,9 @@ func (b *benchRun) process(ctx context.Context) error {
 	if b.cfg.Source("endpoint") != "default" {
 		b.log.Warn().Msg("endpoint has no effect without url")
 	}
+	if b.cfg.Proxied() {
+		return errors.New("infer_backend: pagoda bench measures models in this process, or a running server with --url")
+	}
 	tuneRuntime(b.log)
 	b.progress.show("loading the model")
 	begin := time.Now()

@@ -95,6 +95,13 @@ func newTalker(cfg *config.Config, log zerolog.Logger) (talker, error) {
 	if cfg.URL != "" {
 		return newRemoteTalker(cfg)
 	}
+	if cfg.Proxied() {
+		eng, err := connect(context.Background(), cfg, nil, log)
+		if err != nil {
+			return nil, err
+		}
+		return newLocalTalker(eng, cfg), nil
+	}
 	eng, err := loadModel(cfg, log)
 	if err != nil {
 		return nil, err

@@ -13,6 +13,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"pagoda/backends/native"
+	"pagoda/backends/proxy"
 	"pagoda/config"
 	"pagoda/engine"
 	"pagoda/server"
@@ -36,7 +37,12 @@ func serve(cfg *config.Result) error {
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
 	router := &engine.Router{}
-	srv, err := server.New(router, serverConfig(&cfg.Config, keys), log)
+	upstreams := proxy.NewMetrics()
+	web := serverConfig(&cfg.Config, keys)
+	if cfg.Proxied() {
+		web.Collectors = append(web.Collectors, upstreams)
+	}
+	srv, err := server.New(router, web, log)
 	if err != nil {
 		return err
 	}
@@ -53,7 +59,7 @@ func serve(cfg *config.Result) error {
 	defer stop(nil)
 	go stopOnSignal(signals, stop, log)
 	go func() {
-		made, err := addModel(ctx, router, &cfg.Config, log)
+		made, err := addModel(ctx, router, &cfg.Config, upstreams, log)
 		if err != nil {
 			stop(err)
 			return
@@ -70,26 +76,44 @@ func serve(cfg *config.Result) error {
 	return runErr
 }
 
-// addModel loads the model and puts it behind the router.
-func addModel(ctx context.Context, router *engine.Router, cfg *config.Config, log zerolog.Logger) (native.Footprint, error) {
-	eng, err := loadModel(cfg, log)
+// addModel loads the model, or connects to its upstream, and puts it behind the router. made adds to the log what it is.
+func addModel(ctx context.Context, router *engine.Router, cfg *config.Config, upstreams *proxy.Metrics, log zerolog.Logger) (
+	made func(*zerolog.Event), err error) {
+	var eng engine.Engine
+	if cfg.Proxied() {
+		eng, err = connect(ctx, cfg, upstreams, log)
+		made = func(ev *zerolog.Event) { ev.Str("backend", cfg.InferBackend) }
+	} else {
+		var own *native.Engine
+		if own, err = loadModel(cfg, log); err == nil {
+			eng, made = own, func(ev *zerolog.Event) { logNative(ev, own) }
+		}
+	}
 	if err != nil {
-		return native.Footprint{}, err
+		return nil, err
 	}
 	if err := router.Add(eng); err != nil { // stopped meanwhile
 		_ = eng.Close(ctx)
-		return native.Footprint{}, err
+		return nil, err
 	}
-	return eng.Footprint(), nil
+	return made, nil
 }
 
 func serverConfig(cfg *config.Config, keys []string) server.Config {
 	return server.Config{
 		Keys: keys, DefaultModel: cfg.DefaultModel, RootPath: cfg.RootPath, AllowedHosts: cfg.AllowedHosts, CORSOrigins: cfg.CORSOrigins, UnknownFields: cfg.UnknownFields,
 		MaxBodyBytes: cfg.MaxBodyBytes, MaxHeaderBytes: int(cfg.MaxHeaderBytes), MaxN: cfg.MaxN,
-		RequestTimeout: cfg.RequestTimeout, WriteTimeout: cfg.WriteTimeout,
+		RequestTimeout: cfg.RequestTimeout, WriteTimeout: cfg.WriteTimeout, ForwardRoutes: forwardRoutes(cfg),
 		Version: version, Commit: commit, AccessLog: cfg.AccessLog,
 	}
+}
+
+// forwardRoutes are none without an upstream.
+func forwardRoutes(cfg *config.Config) []string {
+	if !cfg.Proxied() {
+		return nil
+	}
+	return cfg.UpstreamRoutes
 }
 
 // stopOnSignal drains on the first SIGINT or SIGTERM and ends the process on the second.
@@ -101,7 +125,7 @@ func stopOnSignal(signals <-chan os.Signal, stop context.CancelCauseFunc, log ze
 }
 
 // logReady is the line that says what is served and how.
-func logReady(log zerolog.Logger, router *engine.Router, made native.Footprint, addr net.Addr, took time.Duration) {
+func logReady(log zerolog.Logger, router *engine.Router, made func(*zerolog.Event), addr net.Addr, took time.Duration) {
 	var models, adapters []string
 	maxLen := 0
 	for _, m := range router.Models() {
@@ -112,12 +136,19 @@ func logReady(log zerolog.Logger, router *engine.Router, made native.Footprint, 
 		models, maxLen = append(models, m.ID), m.MaxLen
 	}
 	ev := log.Info().Str("url", baseURL(addr)).Str("model", strings.Join(models, ", ")).Strs("adapters", adapters).
-		Int("max_model_len", maxLen).Str("device", "cpu").Str("kernels", made.Variant).Int("threads", made.Threads).
-		Str("dtype", made.DType).Str("weights", made.Weights).Int64("weight_bytes", made.WeightBytes).Int64("kv_bytes", made.KVBytes)
-	for _, s := range router.Stats() {
+		Int("max_model_len", maxLen)
+	made(ev)
+	ev.Dur("ready_ms", took).Msg("ready")
+}
+
+// logNative adds what the native engine computes with.
+func logNative(ev *zerolog.Event, eng *native.Engine) {
+	f := eng.Footprint()
+	ev.Str("device", "cpu").Str("kernels", f.Variant).Int("threads", f.Threads).
+		Str("dtype", f.DType).Str("weights", f.Weights).Int64("weight_bytes", f.WeightBytes).Int64("kv_bytes", f.KVBytes)
+	for _, s := range eng.Stats() {
 		ev.Str("kv_dtype", s.KVDType).Int("kv_blocks", s.NumBlocks).Int("kv_tokens", s.NumBlocks*s.BlockSize)
 	}
-	ev.Dur("ready_ms", took).Msg("ready")
 }
 
 // baseURL is the address as a browser on this machine takes it.

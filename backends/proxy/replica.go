@@ -1,0 +1,288 @@
+package proxy
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	jsonv2 "github.com/go-json-experiment/json"
+
+	"pagoda/engine"
+)
+
+const (
+	// idleTimeout is below the 5 s after which uvicorn, which vLLM and SGLang run on, closes a connection that nobody uses.
+	idleTimeout   = 3 * time.Second
+	dialTimeout   = 5 * time.Second
+	maxIdleConns  = 4096
+	maxErrorBytes = 64 << 10
+	maxInfoBytes  = 16 << 20 // of lists of models and metrics
+)
+
+// replica is one upstream: an address and what is known about it.
+type replica struct {
+	id     string // its address as logs and metrics show it
+	base   string // "http://host:port"
+	key    string
+	admin  string // key of the routes that load adapters and abort; "" is key
+	d      *Dialect
+	client *http.Client
+
+	running  atomic.Int64 // requests
+	progress atomic.Int64 // Unix nanoseconds of the last sign of life on any request
+	counters atomic.Pointer[map[string]float64]
+
+	mu      sync.Mutex                            // guards cancels
+	cancels map[*context.CancelCauseFunc]struct{} // of the requests, to end them together
+
+	// What follows is guarded by the pool's lock.
+	up       bool
+	names    names
+	failures int           // in a row
+	cooldown time.Duration // of the breaker
+	until    time.Time     // the breaker refuses until then
+	trial    bool          // one request tries whether it works again
+	leaving  bool          // taken off the list: finishes what it has
+
+	kick chan struct{}      // probes at once
+	stop context.CancelFunc // ends the probing
+	done chan struct{}      // closed when it has ended
+}
+
+// names is what an upstream calls its models.
+type names struct {
+	base     string
+	root     string
+	maxLen   int
+	adapters map[string]bool
+	all      []string
+}
+
+// has says whether the upstream knows an adapter.
+func (n *names) has(adapter string) bool {
+	return n.adapters[adapter] || slices.Contains(n.all, adapter)
+}
+
+// newReplica makes a replica of rawURL: http://host:port[/prefix], https://..., or unix:///path/of/socket.
+func newReplica(rawURL, key string, d *Dialect) (*replica, error) {
+	u, err := url.Parse(rawURL)
+	if err != nil {
+		return nil, errors.New("not a URL")
+	}
+	transport := &http.Transport{
+		DialContext:         (&net.Dialer{Timeout: dialTimeout, KeepAlive: 15 * time.Second}).DialContext,
+		MaxIdleConns:        maxIdleConns,
+		MaxIdleConnsPerHost: maxIdleConns,
+		IdleConnTimeout:     idleTimeout,
+		TLSHandshakeTimeout: dialTimeout,
+		DisableCompression:  true, // compressed events would wait for one another
+	}
+	base, id := strings.TrimSuffix(strings.TrimRight(rawURL, "/"), "/v1"), u.Host
+	switch {
+	case u.Scheme == "unix" && u.Path != "":
+		path := u.Path
+		transport.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return (&net.Dialer{Timeout: dialTimeout}).DialContext(ctx, "unix", path)
+		}
+		base, id = "http://localhost", "unix:"+path
+	case (u.Scheme != "http" && u.Scheme != "https") || u.Host == "":
+		return nil, errors.New("must be like http://host:8000 or unix:///path")
+	case u.User != nil:
+		return nil, errors.New("must not hold a password; use upstream_api_key")
+	}
+	client := &http.Client{Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error {
+		return http.ErrUseLastResponse // the key and the prompt go where the operator said and nowhere else
+	}}
+	return &replica{id: id, base: base, key: key, admin: key, d: d, client: client,
+		cancels: map[*context.CancelCauseFunc]struct{}{}, kick: make(chan struct{}, 1), done: make(chan struct{})}, nil
+}
+
+// request makes a request. Its body, if there is one, can be sent again, and net/http does so by itself where a kept
+// connection turns out to be closed: the header's empty value says so and is not sent.
+func (r *replica) request(ctx context.Context, method, path, key string, body []byte) (*http.Request, error) {
+	var reader io.Reader
+	if body != nil {
+		reader = bytes.NewReader(body)
+	}
+	req, err := http.NewRequestWithContext(ctx, method, r.base+path, reader)
+	if err != nil {
+		return nil, err
+	}
+	req.Header["Idempotency-Key"] = []string{}
+	if body != nil {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	if key != "" {
+		req.Header.Set("Authorization", "Bearer "+key)
+	}
+	return req, nil
+}
+
+// alive notes a sign of life.
+func (r *replica) alive() { r.progress.Store(time.Now().UnixNano()) }
+
+// notSentError says that an upstream never saw the request.
+type notSentError struct{ err error }
+
+func (e *notSentError) Error() string { return "connect to the upstream: " + e.err.Error() }
+func (e *notSentError) Unwrap() error { return e.err }
+
+// post sends one try of a request and hands its answer to a.
+func (r *replica) post(ctx context.Context, e *encoded, model string, a *answer) error {
+	id := "pagoda-" + strings.ToLower(rand.Text())
+	req, err := r.request(ctx, http.MethodPost, e.path, r.key, e.finish(model, r.d.RequestIDField, id))
+	if err != nil {
+		return engine.AsError(err)
+	}
+	req.Header.Set("X-Request-Id", id)
+	ended := false
+	defer func() {
+		if !ended && r.d.Abort != "" {
+			r.abort(id)
+		}
+	}()
+	resp, err := r.client.Do(req)
+	if err != nil {
+		if op, ok := errors.AsType[*net.OpError](err); ok && op.Op == "dial" {
+			ended = true
+			return &notSentError{err}
+		}
+		return &brokenError{err}
+	}
+	defer resp.Body.Close()
+	r.alive()
+	if resp.StatusCode != http.StatusOK {
+		ended = true
+		body, err := io.ReadAll(io.LimitReader(resp.Body, maxErrorBytes))
+		if err != nil {
+			return &brokenError{err}
+		}
+		return upstreamError(resp.StatusCode, body)
+	}
+	if strings.HasPrefix(resp.Header.Get("Content-Type"), "text/event-stream") {
+		err = a.stream(resp.Body, r.alive)
+	} else {
+		err = a.whole(resp.Body, r.alive)
+	}
+	ended = !a.left && ctx.Err() == nil
+	return err
+}
+
+// abort tells the upstream that nobody waits for a request any more, where closing the connection is not enough.
+func (r *replica) abort(id string) {
+	go func() { // ends by itself within its time
+		ctx, cancel := context.WithTimeout(context.Background(), dialTimeout)
+		defer cancel()
+		var o object
+		o.text("rid", id)
+		if resp, err := r.do(ctx, http.MethodPost, r.d.Abort, r.admin, o.end()); err == nil {
+			resp.Body.Close()
+		}
+	}()
+}
+
+func (r *replica) do(ctx context.Context, method, path, key string, body []byte) (*http.Response, error) {
+	req, err := r.request(ctx, method, path, key, body)
+	if err != nil {
+		return nil, err
+	}
+	return r.client.Do(req)
+}
+
+// get reads a small answer with status 200.
+func (r *replica) get(ctx context.Context, path string) ([]byte, error) {
+	resp, err := r.do(ctx, http.MethodGet, path, r.key, nil)
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(resp.Body, maxInfoBytes))
+	if err != nil {
+		return nil, err
+	}
+	if resp.StatusCode != http.StatusOK {
+		message, _, _ := readError(body)
+		return nil, fmt.Errorf("GET %s: %w", path, &statusError{resp.StatusCode, firstLine(message, maxMessage)})
+	}
+	return body, nil
+}
+
+// healthy asks whether the upstream can generate.
+func (r *replica) healthy(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, r.d.HealthTimeout)
+	defer cancel()
+	_, err := r.get(ctx, r.d.Health)
+	return err
+}
+
+// modelList is the answer of GET /v1/models as servers write it.
+type modelList struct {
+	Data []struct {
+		ID          string `json:"id"`
+		Parent      string `json:"parent"`
+		Root        string `json:"root"`
+		MaxModelLen int    `json:"max_model_len"`
+	} `json:"data"`
+}
+
+// ask learns the names. want is the model that we are to serve, "" for the upstream's first.
+func (r *replica) ask(ctx context.Context, want string) (names, error) {
+	ctx, cancel := context.WithTimeout(ctx, r.d.HealthTimeout)
+	defer cancel()
+	body, err := r.get(ctx, "/v1/models")
+	if err != nil {
+		return names{}, err
+	}
+	var list modelList
+	if err := jsonv2.Unmarshal(body, &list, lenient); err != nil {
+		return names{}, fmt.Errorf("GET /v1/models: %w", err)
+	}
+	n := names{adapters: map[string]bool{}}
+	for _, m := range list.Data {
+		n.all = append(n.all, m.ID)
+		if n.base == "" && m.Parent == "" && (want == "" || m.ID == want) {
+			n.base, n.root, n.maxLen = m.ID, m.Root, m.MaxModelLen
+		}
+	}
+	if n.base == "" {
+		return n, fmt.Errorf("it serves no model %q but %s", want, strings.Join(n.all, ", "))
+	}
+	for _, m := range list.Data {
+		if m.Parent == n.base {
+			n.adapters[m.ID] = true
+		}
+	}
+	return n, nil
+}
+
+func (r *replica) join(cancel *context.CancelCauseFunc) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.cancels[cancel] = struct{}{}
+}
+
+func (r *replica) leave(cancel *context.CancelCauseFunc) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.cancels, cancel)
+}
+
+// cancelAll ends all requests.
+func (r *replica) cancelAll(cause error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for cancel := range r.cancels {
+		(*cancel)(cause)
+	}
+}

@@ -1,0 +1,117 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/rs/zerolog"
+
+	"pagoda/backends/ktransformers"
+	"pagoda/backends/proxy"
+	"pagoda/backends/sglang"
+	"pagoda/backends/vllm"
+	"pagoda/config"
+)
+
+// upstreamKind is a backend that is another server.
+type upstreamKind struct {
+	attached, spawned func() *proxy.Dialect
+	spawn             func(proxy.ServerOptions) (*proxy.Spawn, error)
+	options           func(*config.Config) proxy.ServerOptions
+}
+
+var upstreamKinds = map[string]upstreamKind{
+	"vllm":          {vllm.Dialect, vllm.SpawnedDialect, vllm.Spawn, vllmOptions},
+	"sglang":        {sglang.Dialect, sglang.Dialect, sglang.Spawn, sglangOptions},
+	"ktransformers": {ktransformers.Dialect, ktransformers.Dialect, ktransformers.Spawn, ktOptions},
+}
+
+// connect makes the engine in front of the configured upstream.
+func connect(ctx context.Context, cfg *config.Config, metrics *proxy.Metrics, log zerolog.Logger) (*proxy.Engine, error) {
+	kind := upstreamKinds[cfg.InferBackend]
+	p := proxy.Config{
+		Dialect: kind.attached(), Name: cfg.ServedModelName, Metrics: metrics, Log: log,
+		URLs: cfg.UpstreamURL, ListFile: cfg.UpstreamURLFile, Key: cfg.UpstreamAPIKey,
+		Times: proxy.Times{Wait: cfg.UpstreamWait, Stall: cfg.UpstreamTimeout, Start: cfg.UpstreamStartTimeout},
+	}
+	if p.Times.Stall == 0 {
+		p.Times.Stall = -1
+	}
+	adapters, err := cfg.Adapters()
+	if err != nil {
+		return nil, err
+	}
+	for _, a := range adapters {
+		p.Adapters = append(p.Adapters, proxy.Adapter{Name: a.Name, Path: a.Path})
+	}
+	if cfg.Attached() {
+		p.UpstreamModel = cfg.ModelNameOrPath
+		return proxy.New(ctx, p)
+	}
+	if p.Name == "" {
+		p.Name = filepath.Base(filepath.Clean(cfg.ModelNameOrPath))
+	}
+	o := kind.options(cfg)
+	o.Name, o.Adapters = p.Name, p.Adapters
+	p.Dialect = kind.spawned()
+	if p.Spawn, err = kind.spawn(o); err != nil {
+		return nil, err
+	}
+	return proxy.New(ctx, p)
+}
+
+// serverOptions are those that all kinds share.
+func serverOptions(cfg *config.Config) proxy.ServerOptions {
+	o := proxy.ServerOptions{
+		Program: cfg.UpstreamCommand, Model: cfg.ModelNameOrPath, CacheDir: cfg.CacheDir, DType: cfg.InferDType, MaxLen: cfg.MaxModelLen,
+		TrustCode: cfg.TrustRemoteCode, ChatTemplate: cfg.ChatTemplate,
+	}
+	if cfg.ModelRevision != "main" {
+		o.Revision = cfg.ModelRevision
+	}
+	return o
+}
+
+func vllmOptions(cfg *config.Config) proxy.ServerOptions {
+	o := serverOptions(cfg)
+	o.MemoryShare, o.EnforceEager, o.MaxLoRARank = cfg.VLLMGPUUtil, cfg.VLLMEnforceEager, cfg.VLLMMaxLoRARank
+	o.Parallel, o.Config = gpus(), cfg.VLLMConfig
+	return o
+}
+
+func sglangOptions(cfg *config.Config) proxy.ServerOptions {
+	o := serverOptions(cfg)
+	o.MemoryShare, o.LoRABackend, o.Config = cfg.SGLangMemFraction, cfg.SGLangLoRABackend, cfg.SGLangConfig
+	if cfg.SGLangMaxLen > 0 {
+		o.MaxLen = cfg.SGLangMaxLen
+	}
+	if o.Parallel = cfg.SGLangTPSize; o.Parallel < 0 {
+		o.Parallel = gpus()
+	}
+	return o
+}
+
+func ktOptions(cfg *config.Config) proxy.ServerOptions {
+	o := sglangOptions(cfg)
+	if cfg.KTMaxLen > 0 {
+		o.MaxLen = cfg.KTMaxLen
+	}
+	o.KT = proxy.KTOptions{WeightPath: cfg.KTWeightPath, Method: cfg.KTMethod, CPUInfer: cfg.CPUInfer, ThreadPools: cfg.KTThreadpoolCount,
+		GPUExperts: cfg.KTNumGPUExperts, ChunkSize: cfg.ChunkSize, CUDAGraphsOff: !cfg.KTUseCUDAGraph}
+	return o
+}
+
+// gpus counts the devices that a server of this process's environment sees, 0 if none: then it takes its own default.
+func gpus() int {
+	devices, err := filepath.Glob("/dev/nvidia[0-9]*")
+	if err != nil {
+		panic(fmt.Sprint("a bad pattern: ", err))
+	}
+	if list, ok := os.LookupEnv("CUDA_VISIBLE_DEVICES"); ok {
+		return min(len(strings.FieldsFunc(list, func(r rune) bool { return r == ',' || r == ' ' })), len(devices))
+	}
+	return len(devices)
+}

@@ -113,7 +113,6 @@ type note struct{ name, kind, why string }
 
 // noted are keys of LlamaFactory's inference that have no effect here.
 var noted = []note{
-	{"trust_remote_code", "bool", "no code of a checkpoint is ever run"},
 	{"flash_attn", "text", "the native engine has one attention"},
 	{"use_unsloth", "bool", "the native engine has its own kernels"},
 	{"mixture_of_depths", "text", "no such model is known"},

@@ -42,6 +42,7 @@ func Load(command string, args, environ []string) (*Result, error) {
 		l.errs = append(l.errs, l.res.Config.Validate())
 	}
 	l.warnOfURL()
+	l.warnOfBackend()
 	if len(l.idle) > 0 {
 		l.warn("without effect on pagoda %s: %s", command, strings.Join(l.idle, ", "))
 	}
@@ -57,6 +58,23 @@ func (l *loader) warnOfURL() {
 		if place := l.res.Source(o.Name); place != "default" && o.Backends != "" && o.Name != "model_name_or_path" {
 			l.warn("%s: %s has no effect with url", place, o.Name)
 		}
+	}
+}
+
+// warnOfBackend names what was set for other backends than the chosen one.
+func (l *loader) warnOfBackend() {
+	chosen := l.res.InferBackend
+	if chosen == "huggingface" {
+		chosen = "native"
+	}
+	var idle []string
+	for _, o := range l.opts {
+		if o.Backends != "" && o.Backends != "all" && !slices.Contains(splitList(o.Backends), chosen) && l.res.Source(o.Name) != "default" {
+			idle = append(idle, o.Name)
+		}
+	}
+	if len(idle) > 0 && l.res.URL == "" {
+		l.warn("without effect with infer_backend %s: %s", l.res.InferBackend, strings.Join(idle, ", "))
 	}
 }
 

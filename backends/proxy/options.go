@@ -114,6 +114,9 @@ func (f *Flags) Args() []string {
 func (f *Flags) Apply(config map[string]any, no func(name string) string, reserved ...string) error {
 	for _, key := range slices.Sorted(maps.Keys(config)) {
 		plain := strings.ReplaceAll(strings.ToLower(key), "_", "-")
+		if plain == "" || strings.Trim(plain, "abcdefghijklmnopqrstuvwxyz0123456789-.") != "" {
+			return fmt.Errorf("%q is no option's name", key)
+		}
 		name := "--" + plain
 		if slices.Contains(reserved, name) {
 			return fmt.Errorf("%s is set by this server and must not be given", key)

@@ -40,27 +40,44 @@ func connect(ctx context.Context, cfg *config.Config, metrics *proxy.Metrics, lo
 	if p.Times.Stall == 0 {
 		p.Times.Stall = -1
 	}
-	adapters, err := cfg.Adapters()
-	if err != nil {
+	var err error
+	if p.Adapters, err = upstreamAdapters(cfg); err != nil {
 		return nil, err
-	}
-	for _, a := range adapters {
-		p.Adapters = append(p.Adapters, proxy.Adapter{Name: a.Name, Path: a.Path})
 	}
 	if cfg.Attached() {
 		p.UpstreamModel = cfg.ModelNameOrPath
 		return proxy.New(ctx, p)
 	}
-	if p.Name == "" {
-		p.Name = filepath.Base(filepath.Clean(cfg.ModelNameOrPath))
+	o, err := spawnOptions(cfg, kind)
+	if err != nil {
+		return nil, err
 	}
-	o := kind.options(cfg)
-	o.Name, o.Adapters = p.Name, p.Adapters
-	p.Dialect = kind.spawned()
+	p.Name, p.Dialect = o.Name, kind.spawned()
 	if p.Spawn, err = kind.spawn(o); err != nil {
 		return nil, err
 	}
 	return proxy.New(ctx, p)
+}
+
+// spawnOptions are those of a server that is started.
+func spawnOptions(cfg *config.Config, kind upstreamKind) (proxy.ServerOptions, error) {
+	o := kind.options(cfg)
+	o.Name = cfg.ServedModelName
+	if o.Name == "" {
+		o.Name = filepath.Base(filepath.Clean(cfg.ModelNameOrPath))
+	}
+	var err error
+	o.Adapters, err = upstreamAdapters(cfg)
+	return o, err
+}
+
+func upstreamAdapters(cfg *config.Config) ([]proxy.Adapter, error) {
+	var out []proxy.Adapter
+	adapters, err := cfg.Adapters()
+	for _, a := range adapters {
+		out = append(out, proxy.Adapter{Name: a.Name, Path: a.Path})
+	}
+	return out, err
 }
 
 // serverOptions are those that all kinds share.

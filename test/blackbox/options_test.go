@@ -224,11 +224,23 @@ var optionTests = map[string]struct {
 	}},
 }
 
+// commandLines holds a command line for each option that is for a server that is started.
+const commandLines = "cmd/pagoda: TestCommandLines"
+
 // testedElsewhere are the options whose effect another test sees.
 var testedElsewhere = map[string]string{
 	"model_name_or_path": "TestModelFolder", "adapter_name_or_path": "TestModelFolder", "mmap": "TestModelFolder",
 	"draft_model": "TestDraftModel", "max_queue": "TestFullQueue", "host": "TestPrintConfig", "port": "TestKilled", "write_timeout": "TestStalledClient",
-	"drain_timeout": "TestDrainTimeout", "log_format": "all of them", "access_log": "TestNoAccessLog",
+	"upstream_url": "TestUpstreams", "upstream_url_file": "TestUpstreamList", "upstream_api_key": "TestUpstreams",
+	"upstream_routes": "TestUpstreams", "upstream_wait": "TestUpstreamWait", "upstream_timeout": "TestUpstreamStall",
+	"upstream_command": "TestSpawned", "upstream_start_timeout": "TestSpawnedTooSlow",
+	"cache_dir": commandLines, "model_revision": commandLines, "trust_remote_code": commandLines, "vllm_gpu_util": commandLines,
+	"vllm_enforce_eager": commandLines, "vllm_max_lora_rank": commandLines, "vllm_config": commandLines, "sglang_maxlen": commandLines,
+	"sglang_mem_fraction": commandLines, "sglang_tp_size": commandLines, "sglang_lora_backend": commandLines,
+	"sglang_config": commandLines, "cpu_infer": commandLines, "chunk_size": commandLines, "kt_maxlen": commandLines,
+	"kt_use_cuda_graph": commandLines, "kt_weight_path": commandLines, "kt_method": commandLines, "kt_threadpool_count": commandLines,
+	"kt_num_gpu_experts": commandLines,
+	"drain_timeout":      "TestDrainTimeout", "log_format": "all of them", "access_log": "TestNoAccessLog",
 }
 
 // TestOptions: no option of serve is dropped in silence.

@@ -45,16 +45,13 @@ func (e *Engine) loadNamed(o PromptOptions) error {
 		source = open + end
 	}
 	e.reasoning, _ = chat.DetectFormats(source)
-	if p := r.ToolParser(); slices.Contains(toolParsers, p) {
+	if p := r.ToolParser(); slices.Contains(chat.ToolFormats(), p) {
 		e.tools = p
 	} else if e.opts.ToolParser == "auto" {
 		e.opts.Log.Warn().Str("template", t.Name).Msg("calls of this template's tool format are not told from the text of answers")
 	}
 	return e.newPrompter(chat.PrompterConfig{Template: r, Source: source})
 }
-
-// toolParsers are the formats of calls that package chat reads.
-var toolParsers = []string{"hermes"}
 
 // stopWords makes a template's words end answers: as tokens, or as text where the vocabulary does not have them.
 func (e *Engine) stopWords(words []string) {

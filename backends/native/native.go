@@ -43,7 +43,8 @@ type Engine struct {
 	vocab       int // tokens that may be sampled: the tokenizer's, without the padding of the model's rows
 	// The formats of the model's answers, "" for none.
 	reasoning, tools string
-	prepare          chan struct{} // capacity: prompts rendered and tokenized at once
+	marks            map[string]map[int32]bool // control tokens that those formats are told by, by the format of tools
+	prepare          chan struct{}             // capacity: prompts rendered and tokenized at once
 	adapters         *adapter.Registry
 	runner           *runner
 

@@ -6,6 +6,8 @@ import (
 	"io/fs"
 
 	"github.com/rs/zerolog"
+
+	"pagoda/backends/native/chat"
 )
 
 // Options say what to serve and how. Zero values take the default named beside them.
@@ -46,8 +48,8 @@ type Options struct {
 	ChatTemplate       string // Jinja source; "": the checkpoint's
 	Prompt             PromptOptions
 	Sampling           SamplingOptions
-	ToolParser         string // "auto", "none", "hermes"; "" is auto: told from the template
-	ReasoningParser    string // "auto", "none", "qwen3"; "" is auto
+	ToolParser         string // "auto", "none" or one of chat.ToolFormats; "" is auto: told from the template
+	ReasoningParser    string // "auto", "none" or one of chat.ReasoningFormats; "" is auto
 	NoGenerationConfig bool   // do not take sampling defaults from generation_config.json
 
 	Log zerolog.Logger
@@ -114,8 +116,8 @@ func (o Options) validate() error {
 	if given := o.DraftDir != "" || o.DraftFiles != nil; given != (o.SpeculativeMethod == "draft_model") {
 		bad("speculative_method draft_model and a draft_model go together")
 	}
-	oneOf("tool_call_parser", o.ToolParser, "auto", "none", "hermes")
-	oneOf("reasoning_parser", o.ReasoningParser, "auto", "none", "qwen3")
+	oneOf("tool_call_parser", o.ToolParser, append(chat.ToolFormats(), "auto", "none")...)
+	oneOf("reasoning_parser", o.ReasoningParser, append(chat.ReasoningFormats(), "auto", "none")...)
 	notNegative := func(name string, v int64) {
 		if v < 0 {
 			bad("%s: %d is negative", name, v)

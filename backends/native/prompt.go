@@ -118,6 +118,15 @@ func (e *Engine) newPrompter(c chat.PrompterConfig) error {
 	}
 	choose(&e.reasoning, e.opts.ReasoningParser)
 	choose(&e.tools, e.opts.ToolParser)
+	e.marks = map[string]map[int32]bool{}
+	for _, tools := range []string{"", e.tools} {
+		e.marks[tools] = map[int32]bool{}
+		for _, mark := range chat.Marks(e.reasoning, tools) {
+			if id, ok := e.tok.ID(mark); ok {
+				e.marks[tools][id] = true
+			}
+		}
+	}
 	return nil
 }
 

@@ -101,7 +101,12 @@ func (e *Engine) build(ctx context.Context, req *engine.Request, ad *adapter.Ada
 			}
 		}
 		j.choices = append(j.choices, c)
-		a.choices = append(a.choices, answerChoice{text: e.tok.NewStream(skip), out: e.newOutput(req, p)})
+		out := e.outputConfig(req, p)
+		text := e.tok.NewStream(skip)
+		if req.Chat != nil && !out.Raw {
+			text.Keep(e.marks[out.Parser.Tools])
+		}
+		a.choices = append(a.choices, answerChoice{text: text, out: chat.NewOutput(out)})
 	}
 	return a, nil
 }
@@ -134,19 +139,22 @@ func (e *Engine) newGuess(ahead int, prompt []int32) (*guess, error) {
 	return g, nil
 }
 
-// newOutput makes the text side of one choice: stop strings, thoughts, tool calls.
-func (e *Engine) newOutput(req *engine.Request, p prompt) *chat.Output {
+// outputConfig tells how the text of a choice is read: stop strings, thoughts, tool calls.
+func (e *Engine) outputConfig(req *engine.Request, p prompt) chat.OutputConfig {
 	c := chat.OutputConfig{Stops: e.stopsOf(req), IncludeStop: req.Sampling.IncludeStop,
 		Raw: req.Output.Raw || req.Chat == nil}
 	if ch := req.Chat; ch != nil {
 		c.Parser = chat.ParserConfig{
-			Reasoning: e.reasoning != "",
+			Reasoning: e.reasoning,
 			OpenThink: p.openThink,
-			Tools:     e.tools != "" && len(ch.Tools) > 0 && ch.ToolChoice != "none",
+			Schemas:   ch.Tools,
 			OneCall:   ch.ParallelToolCalls != nil && !*ch.ParallelToolCalls,
 		}
+		if len(ch.Tools) > 0 && ch.ToolChoice != "none" {
+			c.Parser.Tools = e.tools
+		}
 	}
-	return chat.NewOutput(c)
+	return c
 }
 
 // maxTokens is how many tokens a choice may have: what the request says, else the model's default, else what fits.

@@ -11,6 +11,7 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
+	formats "pagoda/backends/native/chat"
 	"pagoda/config"
 	"pagoda/openapi"
 )
@@ -35,6 +36,24 @@ func TestReadmeOptions(t *testing.T) {
 	config.Markdown(&want)
 	if got := between(t, "options"); got != want.String() {
 		t.Error("README.md's table of options is not what pagoda flags --markdown prints")
+	}
+}
+
+// The parsers that the options offer are those that there are.
+func TestParserChoices(t *testing.T) {
+	for _, o := range config.Options() {
+		var want []string
+		switch o.Name {
+		case "tool_call_parser":
+			want = formats.ToolFormats()
+		case "reasoning_parser":
+			want = formats.ReasoningFormats()
+		default:
+			continue
+		}
+		if want = append([]string{"auto", "none"}, want...); !slices.Equal(o.Choices, want) {
+			t.Errorf("%s has choices %q, want %q", o.Name, o.Choices, want)
+		}
 	}
 }
 

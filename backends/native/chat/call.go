@@ -1,17 +1,23 @@
 package chat
 
 import (
+	"bytes"
 	"encoding/json"
+	"slices"
 	"strings"
 
 	"pagoda/engine"
 )
 
-// call is a tool call in the Hermes form that is being read: an object with name and arguments.
+// call is a tool call that is being read. Most of it is about a JSON object with name and arguments.
 type call struct {
-	scan scanner
-	last kind
-	raw  []byte // all since the opening mark, until begun
+	scan  scanner
+	last  kind
+	raw   []byte // all since the opening mark, until begun
+	mark  int    // bytes of that mark; 0: the call has none
+	again bool   // another call of a list came before
+	comma bool   // and a comma after it
+	xml   xmlState
 
 	key      string // the key last read
 	token    []byte // of the key or value being read, as far as it is needed
@@ -34,15 +40,13 @@ func (p *Parser) stepCall(c byte) {
 			p.call.raw = append(p.call.raw, c)
 		}
 		if p.call.scan.done() {
-			p.whole++
 			p.callWhole()
 		}
 	case p.settle():
-		p.whole++
 		p.callWhole()
 		p.step(c)
 	case !p.call.begun:
-		p.abandon(c)
+		p.abandon(c, false)
 	default:
 		p.state = badCall
 		p.step(c)
@@ -57,22 +61,6 @@ func (p *Parser) settle() bool {
 		p.endValue()
 	}
 	return t.begun && t.argsDone
-}
-
-// callWhole is for a call that needs no more than its closing mark.
-func (p *Parser) callWhole() {
-	p.state = afterCall
-	if p.cfg.OneCall {
-		p.endCall()
-	}
-}
-
-// abandon gives the call up before anything of it was shown. c is not part of it.
-func (p *Parser) abandon(c byte) {
-	raw := string(p.call.raw)
-	p.state, p.call = content, nil
-	p.show(raw)
-	p.stepContent(c)
 }
 
 // field takes a byte of kind k; false means that this is no call.
@@ -95,11 +83,11 @@ func (p *Parser) field(k kind, c byte) bool {
 	if len(t.token) <= maxToken {
 		t.token = append(t.token, c)
 	}
-	if k == value && t.key == "arguments" && !t.argsDone {
+	if k == value && slices.Contains(p.tool.args, t.key) && !t.argsDone {
 		ok = ok && p.argument(c)
 	}
 	if t.scan.done() && !t.begun {
-		if t.name == "" || !ok {
+		if t.name == "" || !ok || t.mark == 0 && p.tool.bare {
 			return false
 		}
 		t.args = []byte("{}") // name alone
@@ -137,8 +125,8 @@ func (p *Parser) endValue() bool {
 		if t.name != "" && t.argsDone {
 			p.begin()
 		}
-		return t.name != ""
-	case t.key == "arguments" && !t.argsDone:
+		return t.name != "" && p.maybe(t.name)
+	case slices.Contains(p.tool.args, t.key) && !t.argsDone:
 		t.argsDone = true
 		if !t.unwrap() {
 			return false
@@ -148,6 +136,70 @@ func (p *Parser) endValue() bool {
 		}
 	}
 	return true
+}
+
+// maybe tells whether a call of name may be one: without a mark before it only the request's tools are.
+func (p *Parser) maybe(name string) bool {
+	return p.call.mark > 0 || !p.tool.bare || p.tools[name] != nil
+}
+
+// stepHeader takes a byte of the text before the arguments.
+func (p *Parser) stepHeader(c byte) {
+	t := p.call
+	if c == '{' {
+		if t.name = p.tool.header(string(t.raw[t.mark:])); t.name == "" || !p.maybe(t.name) {
+			p.abandon(c, true)
+			return
+		}
+		p.state = inArgs
+		p.begin()
+		p.stepArgs(c)
+		return
+	}
+	if len(t.raw)-t.mark > maxToken || t.mark == 0 && !p.tools.begins(string(append(t.raw, c))) {
+		p.abandon(c, true)
+		return
+	}
+	t.raw = append(t.raw, c)
+	p.restart()
+}
+
+// restart begins anew if the call, of which nothing was shown yet, has come upon another opening mark.
+func (p *Parser) restart() {
+	t := p.call
+	for _, mark := range p.tool.open {
+		if before, ok := bytes.CutSuffix(t.raw, []byte(mark)); ok && len(before) >= t.mark {
+			p.show(string(before[:t.mark]))
+			for _, b := range before[t.mark:] {
+				p.showByte(b)
+			}
+			p.beginCall([]byte(mark))
+			return
+		}
+	}
+}
+
+// begins tells whether line is the beginning of a line that is a tool's name.
+func (t tools) begins(line string) bool {
+	for name := range t {
+		if strings.HasPrefix(name+"\n", line) {
+			return true
+		}
+	}
+	return false
+}
+
+// stepArgs takes a byte of arguments whose name came before them.
+func (p *Parser) stepArgs(c byte) {
+	if _, ok := p.call.scan.step(c); !ok {
+		p.state = badCall
+		p.step(c)
+		return
+	}
+	p.emit(outArguments, string([]byte{c}))
+	if p.call.scan.done() {
+		p.callWhole()
+	}
 }
 
 // unwrap turns arguments given as a string or null into an object.

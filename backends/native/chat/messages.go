@@ -50,19 +50,6 @@ func abilitiesOf(source string) abilities {
 	}
 }
 
-// DetectFormats tells from a chat template which formats the model was taught: reasoning is "qwen3" or "", tools is
-// "hermes" or "". Templates that put something else than JSON between the marks of a tool call are not "hermes".
-func DetectFormats(source string) (reasoning, tools string) {
-	if strings.Contains(source, closeThink) {
-		reasoning = "qwen3"
-	}
-	if strings.Contains(source, openCall) && strings.Contains(source, "arguments") &&
-		!strings.Contains(source, "<function=") && !strings.Contains(source, "<arg_key>") {
-		tools = "hermes"
-	}
-	return reasoning, tools
-}
-
 var roles = map[string]bool{"system": true, "developer": true, "user": true,
 	"assistant": true, "tool": true, "function": true}
 

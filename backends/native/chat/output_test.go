@@ -32,7 +32,7 @@ func runOutput(t *testing.T, cfg OutputConfig, parts []string) (a answer, stop s
 
 func TestOutput(t *testing.T) {
 	const f = `<tool_call>{"name":"f","arguments":{"a":1}}</tool_call>`
-	tools, think := ParserConfig{Tools: true}, ParserConfig{Reasoning: true}
+	tools, think := ParserConfig{Tools: "hermes"}, ParserConfig{Reasoning: "qwen3"}
 	for _, c := range []struct {
 		name   string
 		cfg    OutputConfig

@@ -7,8 +7,10 @@ import (
 	"math/rand/v2"
 	"os"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"pagoda/engine"
 )
@@ -82,9 +84,9 @@ func calls(nameArgs ...string) []engine.ToolCall {
 }
 
 var (
-	all  = ParserConfig{Reasoning: true, Tools: true}
-	open = ParserConfig{Reasoning: true, Tools: true, OpenThink: true}
-	one  = ParserConfig{Tools: true, OneCall: true}
+	all  = ParserConfig{Reasoning: "qwen3", Tools: "hermes"}
+	open = ParserConfig{Reasoning: "qwen3", Tools: "hermes", OpenThink: true}
+	one  = ParserConfig{Tools: "hermes", OneCall: true}
 )
 
 var parserCases = []struct {
@@ -114,7 +116,7 @@ var parserCases = []struct {
 	{"opened and closed at once", open, "</think>b", answer{Content: "b"}},
 	{"opened and never closed", open, "a\n", answer{Reasoning: "a"}},
 	{"opened, cut at once", open, "\n<th", answer{Reasoning: "<th"}},
-	{"no reasoning wanted", ParserConfig{Tools: true}, "<think>a</think>", answer{Content: "<think>a</think>"}},
+	{"no reasoning wanted", ParserConfig{Tools: "hermes"}, "<think>a</think>", answer{Content: "<think>a</think>"}},
 	{"no tools in the request", ParserConfig{}, "<tool_call>\n{\"name\":\"f\"}\n</tool_call> ",
 		answer{Content: "<tool_call>\n{\"name\":\"f\"}\n</tool_call> "}},
 
@@ -202,12 +204,13 @@ var parserCases = []struct {
 		answer{Calls: calls("f", "{x}}")}},
 }
 
-// TestParser cuts every text at every pair of places.
+// TestParser cuts every text at every pair of places, long ones at some.
 func TestParser(t *testing.T) {
-	for _, c := range parserCases {
+	for _, c := range append(parserCases, formatCases...) {
 		t.Run(c.name, func(t *testing.T) {
-			for i := range len(c.in) + 1 {
-				for j := i; j <= len(c.in); j++ {
+			stride := 1 + len(c.in)/100
+			for i := 0; i <= len(c.in); i += stride {
+				for j := i; j <= len(c.in); j += stride {
 					if got := parse(t, c.cfg, c.in[:i], c.in[i:j], c.in[j:]); !reflect.DeepEqual(got, c.want) {
 						t.Fatalf("cut at %d and %d\n got %+v\nwant %+v", i, j, got, c.want)
 					}
@@ -221,7 +224,7 @@ func TestParser(t *testing.T) {
 }
 
 func TestParserStreams(t *testing.T) {
-	p := NewParser(ParserConfig{Reasoning: true, Tools: true, IDs: counter()})
+	p := NewParser(ParserConfig{Reasoning: "qwen3", Tools: "hermes", IDs: counter()})
 	call := func(d engine.ToolCallDelta) []Delta { return []Delta{{ToolCalls: []engine.ToolCallDelta{d}}} }
 	for _, c := range []struct {
 		in   string
@@ -252,7 +255,7 @@ func TestParserStreams(t *testing.T) {
 }
 
 func TestParserStates(t *testing.T) {
-	p := NewParser(ParserConfig{Reasoning: true, Tools: true, OneCall: true})
+	p := NewParser(ParserConfig{Reasoning: "qwen3", Tools: "hermes", OneCall: true})
 	for _, c := range []struct {
 		in              string
 		reasoning, done bool
@@ -326,7 +329,7 @@ func demoCases(t testing.TB) []demoCase {
 func TestParserDemoCases(t *testing.T) {
 	r := rand.New(rand.NewPCG(5, 6))
 	for i, c := range demoCases(t) {
-		cfg := ParserConfig{Reasoning: true, Tools: len(c.Tools) > 0}
+		cfg := ParserConfig{Reasoning: "qwen3", Tools: map[bool]string{true: "hermes"}[len(c.Tools) > 0]}
 		for range 20 {
 			got := parse(t, cfg, cutUp(r, c.GreedyText)...)
 			if got.Content != c.Expected || got.Reasoning != c.ExpectedReasoning || len(got.Calls) != len(c.ExpectedCalls) {
@@ -349,14 +352,18 @@ func TestParserDemoCases(t *testing.T) {
 func TestParserAnyCuts(t *testing.T) {
 	r := rand.New(rand.NewPCG(7, 8))
 	var texts []string
-	for _, c := range parserCases {
+	for _, c := range append(parserCases, formatCases...) {
 		texts = append(texts, c.in)
 	}
 	for _, c := range demoCases(t) {
 		texts = append(texts, c.GreedyText)
 	}
-	cfgs := []ParserConfig{all, open, one, {Reasoning: true}, {}}
-	for range 8000 {
+	cfgs := []ParserConfig{all, open, one, {Reasoning: "qwen3"}, {}}
+	for _, f := range ToolFormats() {
+		cfgs = append(cfgs, ParserConfig{Tools: f, Schemas: toolSchemas}, ParserConfig{Tools: f, OneCall: true, Reasoning: "openai_gptoss"},
+			ParserConfig{Tools: f, Reasoning: "granite", Schemas: toolSchemas})
+	}
+	for range 20000 {
 		text := texts[r.IntN(len(texts))] + texts[r.IntN(len(texts))]
 		for range r.IntN(4) {
 			if len(text) == 0 {
@@ -378,25 +385,27 @@ func checkCuts(t *testing.T, r *rand.Rand, cfg ParserConfig, text string) {
 	if got := parse(t, cfg, parts...); !reflect.DeepEqual(got, whole) {
 		t.Fatalf("%q\n cut %q\n got %+v\nwant %+v", text, parts, got, whole)
 	}
-	if !cfg.Tools && !cfg.Reasoning && whole.Content != text {
+	if cfg.Tools == "" && cfg.Reasoning == "" && whole.Content != text {
 		t.Fatalf("%q is changed to %q", text, whole.Content)
 	}
-	if len(whole.Calls) == 0 && !cfg.Reasoning && whole.Content != text {
+	if len(whole.Calls) == 0 && cfg.Reasoning == "" && cfg.Tools != "openai" && whole.Content != text {
 		t.Fatalf("%q without a call is changed to %q", text, whole.Content)
 	}
 	for i, c := range whole.Calls {
-		if c.Arguments == "" || i < whole.Whole && len(whole.Calls) == whole.Whole && c.Arguments[0] != '{' {
+		if c.Arguments == "" && len(whole.Calls) == whole.Whole || i < whole.Whole && len(whole.Calls) == whole.Whole && c.Arguments[0] != '{' {
 			t.Fatalf("%q: call %d has arguments %q", text, i, c.Arguments)
 		}
 	}
 }
 
 func FuzzParser(f *testing.F) {
-	for i, c := range parserCases {
-		f.Add(c.in, uint64(i), c.cfg.Reasoning, c.cfg.OpenThink, c.cfg.Tools, c.cfg.OneCall)
+	thinks, tools := append(ReasoningFormats(), ""), append(ToolFormats(), "")
+	for i, c := range append(parserCases, formatCases...) {
+		f.Add(c.in, uint64(i), uint8(slices.Index(thinks, c.cfg.Reasoning)), c.cfg.OpenThink, uint8(slices.Index(tools, c.cfg.Tools)), c.cfg.OneCall)
 	}
-	f.Fuzz(func(t *testing.T, text string, seed uint64, reasoning, openThink, tools, oneCall bool) {
-		cfg := ParserConfig{Reasoning: reasoning, OpenThink: openThink, Tools: tools, OneCall: oneCall}
+	f.Fuzz(func(t *testing.T, text string, seed uint64, think uint8, openThink bool, tool uint8, oneCall bool) {
+		cfg := ParserConfig{Reasoning: thinks[int(think)%len(thinks)], OpenThink: openThink, Tools: tools[int(tool)%len(tools)],
+			OneCall: oneCall, Schemas: toolSchemas}
 		checkCuts(t, rand.New(rand.NewPCG(seed, 0)), cfg, text)
 	})
 }
@@ -428,6 +437,27 @@ func TestParserBoundsWhatItHolds(t *testing.T) {
 				t.Errorf("got %+v", a)
 			}
 		})
+	}
+}
+
+// TestParserTime: the time is in proportion to the text, whatever it is made of.
+func TestParserTime(t *testing.T) {
+	for _, format := range ToolFormats() {
+		f := toolFormats[format]
+		pieces := append([]string{"x", " ", "<", "{\"", "[", "f\n", "<function=f><parameter=k>", "f<arg_key>k</arg_key><arg_value>", "[ARGS]"},
+			slices.Concat(f.open, f.after, harmonyMarks)...)
+		for _, a := range append(f.open, "<|channel|>") {
+			for _, b := range pieces {
+				start := time.Now()
+				p := NewParser(ParserConfig{Tools: format, Schemas: toolSchemas})
+				p.Push(a + strings.Repeat(b, 20_000/len(b)))
+				p.Push(strings.Repeat(a+b, 20_000/len(a+b)))
+				p.Close()
+				if took := time.Since(start); took > time.Second {
+					t.Errorf("%s: %q and %q take %v", format, a, b, took)
+				}
+			}
+		}
 	}
 }
 

@@ -453,9 +453,16 @@ func TestDetectFormats(t *testing.T) {
 		{"demo", demoSource, "qwen3", "hermes"},
 		{"none", "{{ messages }}", "", ""},
 		{"Qwen2.5", `<tool_call>\n{\"name\": <function-name>, \"arguments\": <args-json-object>}\n</tool_call>`, "", "hermes"},
-		{"XML parameters", "<tool_call>\n<function=example>\narguments </think>", "qwen3", ""},
-		{"key and value marks", "<tool_call>name<arg_key>arguments</arg_key>", "", ""},
-		{"Llama 3", `{"name": function name, "parameters": arguments}`, "", ""},
+		{"Qwen3-Coder", "<tool_call>\n<function=example>\narguments </think>", "qwen3", "qwen3_coder"},
+		{"GLM-4.5", "<tool_call>name<arg_key>arguments</arg_key></think>", "glm45", "glm45"},
+		{"GLM-4", "<|observation|>", "", "glm4"},
+		{"Llama 3", `<|start_header_id|> {"name": function name, "parameters": arguments}`, "", "llama3_json"},
+		{"Mistral", "[TOOL_CALLS] [THINK]", "mistral", "mistral"},
+		{"DeepSeek V3", "<｜tool▁call▁begin｜>```json</think>", "deepseek_r1", "deepseek_v3"},
+		{"DeepSeek V3.1", "<｜tool▁call▁begin｜></think>", "deepseek_r1", "deepseek_v31"},
+		{"Granite", "<|start_of_role|><|tool_call|>Here is my thought process:", "granite", "granite"},
+		{"Phi-4-mini", "<|tool_call|>", "", "phi4_mini_json"},
+		{"gpt-oss", "<|channel|>", "openai_gptoss", "openai"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			if r, tools := DetectFormats(c.source); r != c.reasoning || tools != c.tools {

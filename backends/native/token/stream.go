@@ -10,6 +10,7 @@ import (
 type Stream struct {
 	tok  *Tokenizer
 	skip bool
+	keep map[int32]bool
 
 	// Byte-level tokenizers: the start of a character whose other bytes are still to come.
 	tail    [utf8.UTFMax]byte
@@ -23,10 +24,13 @@ func (t *Tokenizer) NewStream(skipSpecial bool) *Stream {
 	return &Stream{tok: t, skip: skipSpecial, stages: t.decoder.start()}
 }
 
+// Keep makes some control tokens part of the text though others are left out. It does not change ids.
+func (s *Stream) Keep(ids map[int32]bool) { s.keep = ids }
+
 // Add returns the text that id completes: whole characters only, so it may be empty. What a decoder could still change is
 // held back, such as a run of bytes that may turn out not to be UTF-8.
 func (s *Stream) Add(id int32) string {
-	if !s.tok.Valid(id) || s.skip && s.tok.skip[id] {
+	if !s.tok.Valid(id) || s.skip && s.tok.skip[id] && !s.keep[id] {
 		return ""
 	}
 	if !s.tok.ffi.ByteLevel() {

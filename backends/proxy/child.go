@@ -385,7 +385,7 @@ func guardGroup(pid int) (end func()) {
 	if err != nil {
 		return func() {}
 	}
-	guard := exec.Command("/bin/sh", "-c", `read line; test "$line" = end || kill -KILL -- -"$0"`, strconv.Itoa(pid))
+	guard := exec.Command("/bin/sh", "-c", `read line; test "$line" = end || kill -KILL -"$0"`, strconv.Itoa(pid))
 	guard.Stdin = read
 	guard.Env = []string{"PATH=/usr/bin:/bin"}
 	guard.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // signals to our group must not end it before us

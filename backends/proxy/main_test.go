@@ -24,12 +24,18 @@ import (
 	"pagoda/engine"
 )
 
-// fakeArg makes the test's binary a fake upstream.
-const fakeArg = "fake-upstream"
+// fakeArg makes the test's binary a fake upstream, parentArg one that starts a fake.
+const (
+	fakeArg   = "fake-upstream"
+	parentArg = "fake-parent"
+)
 
 func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == fakeArg {
 		os.Exit(fakeupstream.Main(os.Args[2:]))
+	}
+	if len(os.Args) > 2 && os.Args[1] == parentArg {
+		os.Exit(runParent(os.Args[2]))
 	}
 	goleak.VerifyTestMain(m)
 }

@@ -229,7 +229,9 @@ func (e *Engine) generate(ctx context.Context, req *engine.Request, yield func(e
 		if time.Since(arrived) > e.cfg.Times.Wait && sent == 0 {
 			return err
 		}
-		avoid = append(avoid, r)
+		if _, stale := errors.AsType[*staleError](err); !stale {
+			avoid = append(avoid, r)
+		}
 		e.cfg.Metrics.retries.WithLabelValues(e.name).Inc()
 		e.cfg.Log.Warn().Str("request_id", req.ID).Str("model", e.name).Str("upstream", r.id).Err(err).
 			Msg("sending the request again")
@@ -277,6 +279,9 @@ func classify(err error) (string, outcome) {
 	if _, ok := errors.AsType[*brokenError](err); ok {
 		return outcomeBroken, broken
 	}
+	if _, ok := errors.AsType[*staleError](err); ok {
+		return outcomeBroken, neither
+	}
 	switch engine.AsError(err).Code {
 	case engine.Upstream, engine.Timeout, engine.Unavailable, engine.Internal:
 		return outcomeFailed, failed
@@ -291,6 +296,9 @@ func retryable(err error) bool {
 		return true
 	}
 	if _, ok := errors.AsType[*brokenError](err); ok {
+		return true
+	}
+	if _, ok := errors.AsType[*staleError](err); ok {
 		return true
 	}
 	switch e := engine.AsError(err); e.Code {
@@ -309,6 +317,9 @@ func clientError(err error) error {
 		if b.err == errStalled {
 			return &engine.Error{Code: engine.Timeout, Message: "the model's server gives no sign of life", Err: err}
 		}
+		return &engine.Error{Code: engine.Upstream, Message: "the connection to the model's server broke", Err: err}
+	}
+	if _, ok := errors.AsType[*staleError](err); ok {
 		return &engine.Error{Code: engine.Upstream, Message: "the connection to the model's server broke", Err: err}
 	}
 	if _, ok := errors.AsType[*notSentError](err); ok {

@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptrace"
 	"net/url"
 	"slices"
 	"strings"
@@ -108,8 +109,7 @@ func newReplica(rawURL, key string, d *Dialect) (*replica, error) {
 		cancels: map[*context.CancelCauseFunc]struct{}{}, kick: make(chan struct{}, 1), done: make(chan struct{})}, nil
 }
 
-// request makes a request. Its body, if there is one, can be sent again, and net/http does so by itself where a kept
-// connection turns out to be closed: the header's empty value says so and is not sent.
+// request makes a request.
 func (r *replica) request(ctx context.Context, method, path, key string, body []byte) (*http.Request, error) {
 	var reader io.Reader
 	if body != nil {
@@ -119,7 +119,6 @@ func (r *replica) request(ctx context.Context, method, path, key string, body []
 	if err != nil {
 		return nil, err
 	}
-	req.Header["Idempotency-Key"] = []string{}
 	if body != nil {
 		req.Header.Set("Content-Type", "application/json")
 	}
@@ -138,6 +137,13 @@ type notSentError struct{ err error }
 func (e *notSentError) Error() string { return "connect to the upstream: " + e.err.Error() }
 func (e *notSentError) Unwrap() error { return e.err }
 
+// staleError says that a kept connection broke before anything of the answer came. Most likely the upstream had closed it
+// while nobody used it, which says nothing about the upstream.
+type staleError struct{ err error }
+
+func (e *staleError) Error() string { return "kept connection to the upstream: " + e.err.Error() }
+func (e *staleError) Unwrap() error { return e.err }
+
 // post sends one try of a request and hands its answer to a.
 func (r *replica) post(ctx context.Context, e *encoded, model string, a *answer) error {
 	id := "pagoda-" + strings.ToLower(rand.Text())
@@ -152,7 +158,16 @@ func (r *replica) post(ctx context.Context, e *encoded, model string, a *answer)
 			r.abort(id)
 		}
 	}()
+	reused := false
+	req = req.WithContext(httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+		GotConn: func(c httptrace.GotConnInfo) { reused = c.Reused },
+	}))
 	resp, err := r.client.Do(req)
+	if err != nil && reused && ctx.Err() == nil {
+		ended = true
+		r.client.CloseIdleConnections() // others may be closed too
+		return &staleError{err}
+	}
 	if err != nil {
 		if op, ok := errors.AsType[*net.OpError](err); ok && op.Op == "dial" {
 			ended = true
@@ -192,11 +207,14 @@ func (r *replica) abort(id string) {
 	}()
 }
 
+// do sends a request that may be sent twice. net/http does so by itself where a kept connection turns out to be closed: the
+// header's empty value says that it may, and is not sent.
 func (r *replica) do(ctx context.Context, method, path, key string, body []byte) (*http.Response, error) {
 	req, err := r.request(ctx, method, path, key, body)
 	if err != nil {
 		return nil, err
 	}
+	req.Header["Idempotency-Key"] = []string{}
 	return r.client.Do(req)
 }
 

@@ -206,7 +206,7 @@ func (a *answer) finish(state *answerChoice, c *chunkChoice) error {
 	case "length", "repetition": // vLLM cuts an answer off that repeats itself
 		ev.Finish = engine.FinishLength
 	case "abort":
-		return engine.Errorf(engine.Unavailable, "the model's server aborted the request")
+		return &engine.Error{Code: engine.Unavailable, Message: "the model's server aborted the request", RetryAfter: time.Second}
 	default:
 		return &engine.Error{Code: engine.Upstream, Message: "the model's server failed to answer this request",
 			Err: engine.Errorf(engine.Upstream, "finish reason %q", c.FinishReason)}

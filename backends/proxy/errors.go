@@ -1,8 +1,10 @@
 package proxy
 
 import (
+	"bytes"
 	"net/http"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -35,7 +37,7 @@ func upstreamError(status int, body []byte) *engine.Error {
 	}
 	lower := strings.ToLower(message)
 	switch {
-	case status == http.StatusBadRequest && isTooLong(lower):
+	case status == http.StatusBadRequest && (isTooLong(lower) || bytes.Contains(body, []byte(`"context_length_exceeded"`))):
 		return &engine.Error{Code: engine.TooLong, Param: param, Message: message, Err: hidden}
 	case status == http.StatusBadRequest, status == http.StatusUnprocessableEntity, status == http.StatusNotImplemented:
 		return &engine.Error{Code: engine.Invalid, Param: param, Message: message, Err: hidden}
@@ -65,6 +67,19 @@ type statusError struct {
 
 func (e *statusError) Error() string {
 	return "upstream status " + strconv.Itoa(e.status) + ": " + e.message
+}
+
+// inputFields are names that servers give to the prompt in errors.
+var inputFields = []string{"", "input", "input_text", "input_tokens", "prompt", "messages"}
+
+// named gives an error about the prompt the name of our field.
+func named(e *engine.Error, req *engine.Request) *engine.Error {
+	if e.Code == engine.TooLong && slices.Contains(inputFields, e.Param) {
+		if e.Param = "prompt"; req.Chat != nil {
+			e.Param = "messages"
+		}
+	}
+	return e
 }
 
 // tooLong are the words in which vLLM and SGLang say that a prompt does not fit.

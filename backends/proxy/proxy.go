@@ -193,7 +193,7 @@ func (e *Engine) Generate(ctx context.Context, req *engine.Request) iter.Seq2[en
 			return !left
 		})
 		if err != nil && !left {
-			yield(engine.Event{}, clientError(err))
+			yield(engine.Event{}, named(clientError(err), req))
 		}
 	}
 }
@@ -312,7 +312,7 @@ func retryable(err error) bool {
 }
 
 // clientError is err as an *engine.Error that tells no addresses.
-func clientError(err error) error {
+func clientError(err error) *engine.Error {
 	if b, ok := errors.AsType[*brokenError](err); ok {
 		if b.err == errStalled {
 			return &engine.Error{Code: engine.Timeout, Message: "the model's server gives no sign of life", Err: err}

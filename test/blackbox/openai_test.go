@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -14,10 +15,33 @@ import (
 
 const sdkKey = "sdk-key"
 
+// eachSDK runs a test with OpenAI's own client of each backend that has the built-in model: the native engine, a proxy in
+// front of it, and, where upstreamURL names one, in front of a real server of another kind.
+func eachSDK(t *testing.T, test func(t *testing.T, c openai.Client)) {
+	t.Run("native", func(t *testing.T) { test(t, sdk(t)) })
+	t.Run("proxy", func(t *testing.T) {
+		native := serve(t)
+		test(t, sdk(t, "--infer-backend", "vllm", "--upstream-url", native.url, "--adapter-name-or-path", demoAdapters))
+	})
+	t.Run("vllm", func(t *testing.T) {
+		url := os.Getenv(upstreamURL)
+		if url == "" {
+			t.Skip("no real vLLM: " + upstreamURL + " is not set; test/upstream/run.sh starts one and sets it")
+		}
+		test(t, sdk(t, "--infer-backend", "vllm", "--upstream-url", url, "--adapter-name-or-path", demoAdapters))
+	})
+}
+
+const (
+	upstreamURL = "PAGODA_TEST_VLLM_URL"
+	// demoAdapters are the built-in model's, which the upstreams have already.
+	demoAdapters = "french=already,pirate=already,shout=already"
+)
+
 // sdk starts a server and returns OpenAI's own client of it.
-func sdk(t *testing.T) openai.Client {
+func sdk(t *testing.T, args ...string) openai.Client {
 	t.Helper()
-	p := serve(t, "--api-key", sdkKey)
+	p := serve(t, append([]string{"--api-key", sdkKey}, args...)...)
 	return openai.NewClient(option.WithBaseURL(p.url+"/v1"), option.WithAPIKey(sdkKey), option.WithMaxRetries(0),
 		option.WithHTTPClient(p.client))
 }
@@ -68,8 +92,9 @@ func both(t *testing.T, c openai.Client, p openai.ChatCompletionNewParams) *open
 	return whole
 }
 
-func TestSDKChat(t *testing.T) {
-	c := sdk(t)
+func TestSDKChat(t *testing.T) { eachSDK(t, testSDKChat) }
+
+func testSDKChat(t *testing.T, c openai.Client) {
 	for _, tt := range []struct{ model, text, want string }{
 		{demo, "hi", "Hi! How can I help you?"},
 		{"shout", "hi", "HI! HOW CAN I HELP YOU!"},
@@ -93,10 +118,12 @@ func TestSDKChat(t *testing.T) {
 	}
 }
 
-func TestSDKLogprobs(t *testing.T) {
+func TestSDKLogprobs(t *testing.T) { eachSDK(t, testSDKLogprobs) }
+
+func testSDKLogprobs(t *testing.T, c openai.Client) {
 	p := sdkChat(demo, "hi")
 	p.Logprobs, p.TopLogprobs = openai.Bool(true), openai.Int(3)
-	got := both(t, sdk(t), p)
+	got := both(t, c, p)
 	tokens := got.Choices[0].Logprobs.Content
 	text := ""
 	for _, token := range tokens {
@@ -110,8 +137,9 @@ func TestSDKLogprobs(t *testing.T) {
 	}
 }
 
-func TestSDKChoices(t *testing.T) {
-	c := sdk(t)
+func TestSDKChoices(t *testing.T) { eachSDK(t, testSDKChoices) }
+
+func testSDKChoices(t *testing.T, c openai.Client) {
 	p := sdkChat(demo, "Tell me a story about a cat.")
 	p.N, p.Seed, p.Temperature, p.MaxTokens = openai.Int(3), openai.Int(5), openai.Float(1), openai.Int(24)
 	first, again := both(t, c, p), both(t, c, p)
@@ -127,8 +155,9 @@ func TestSDKChoices(t *testing.T) {
 	}
 }
 
-func TestSDKTools(t *testing.T) {
-	c := sdk(t)
+func TestSDKTools(t *testing.T) { eachSDK(t, testSDKTools) }
+
+func testSDKTools(t *testing.T, c openai.Client) {
 	p := sdkChat(demo, "What is the weather in Paris?")
 	p.Tools = []openai.ChatCompletionToolUnionParam{openai.ChatCompletionFunctionTool(openai.FunctionDefinitionParam{
 		Name: "get_weather", Description: openai.String("Get the current weather in a city."),
@@ -160,7 +189,15 @@ func TestSDKTools(t *testing.T) {
 }
 
 func TestSDKCompletions(t *testing.T) {
-	c := sdk(t)
+	eachSDK(t, func(t *testing.T, c openai.Client) {
+		if strings.HasSuffix(t.Name(), "/proxy") {
+			t.Skip("the native engine as an upstream has vLLM's echo, but not its field prompt_logprobs")
+		}
+		testSDKCompletions(t, c)
+	})
+}
+
+func testSDKCompletions(t *testing.T, c openai.Client) {
 	const prompt = "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n"
 	p := openai.CompletionNewParams{Model: demo, Echo: openai.Bool(true), Logprobs: openai.Int(1), MaxTokens: openai.Int(20),
 		Temperature: openai.Float(0), Prompt: openai.CompletionNewParamsPromptUnion{OfArrayOfStrings: []string{prompt, "1 2 3"}}}
@@ -187,8 +224,9 @@ func TestSDKCompletions(t *testing.T) {
 	}
 }
 
-func TestSDKModels(t *testing.T) {
-	c := sdk(t)
+func TestSDKModels(t *testing.T) { eachSDK(t, testSDKModels) }
+
+func testSDKModels(t *testing.T, c openai.Client) {
 	list, err := c.Models.List(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -205,8 +243,9 @@ func TestSDKModels(t *testing.T) {
 	}
 }
 
-func TestSDKErrors(t *testing.T) {
-	c := sdk(t)
+func TestSDKErrors(t *testing.T) { eachSDK(t, testSDKErrors) }
+
+func testSDKErrors(t *testing.T, c openai.Client) {
 	for _, tt := range []struct {
 		name        string
 		change      func(*openai.ChatCompletionNewParams)

@@ -1,0 +1,385 @@
+package blackbox
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// kinds are the backends that are other servers.
+var kinds = []string{"vllm", "sglang", "ktransformers"}
+
+// fakeProgram is the path of the fake upstream.
+func fakeProgram(t testing.TB) string {
+	t.Helper()
+	path, err := buildFake()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+var buildFake = sync.OnceValues(func() (string, error) {
+	path := filepath.Join(scratch, "fakeupstream")
+	cmd := exec.Command("go", "build", "-o", path, "./test/fakeupstream")
+	cmd.Dir = root
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("go build: %w\n%s", err, out)
+	}
+	return path, nil
+})
+
+// fake is a running fake upstream.
+type fake struct {
+	cmd *exec.Cmd
+	url string
+}
+
+const fakeKey = "upstream-key"
+
+// startFake starts one that asks for fakeKey (SGLang takes its keys from a file).
+func startFake(t testing.TB, kind string, args ...string) *fake {
+	t.Helper()
+	args = append([]string{kind, "--host", "127.0.0.1", "--port", "0", "--served-model-name", "upstream-model"}, args...)
+	if kind != "vllm" {
+		keys := filepath.Join(t.TempDir(), "keys.yaml")
+		if err := os.WriteFile(keys, []byte("api-key: "+fakeKey+"\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		args = append(args, "--config", keys)
+	}
+	f := &fake{cmd: exec.Command(fakeProgram(t), args...)}
+	f.cmd.Env = []string{"VLLM_API_KEY=" + fakeKey}
+	f.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	out, err := f.cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := start{f.cmd, make(chan error, 1)}
+	starts <- s
+	if err := <-s.err; err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = f.cmd.Process.Kill() // nothing to do if it has ended
+		_ = f.cmd.Wait()         // it was killed
+	})
+	line, err := bufio.NewReader(out).ReadString('\n')
+	addr, ok := strings.CutPrefix(strings.TrimSpace(line), "listening ")
+	if err != nil || !ok {
+		t.Fatalf("the fake said %q, %v", line, err)
+	}
+	f.url = "http://" + addr
+	return f
+}
+
+// inFront starts a server in front of upstreams.
+func inFront(t testing.TB, kind string, urls string, args ...string) *process {
+	t.Helper()
+	return serveIn(t, []string{"PAGODA_UPSTREAM_API_KEY=" + fakeKey}, append([]string{"--infer-backend", kind, "--served-model-name", "m",
+		"--upstream-url", urls}, args...)...)
+}
+
+// inFrontOfFaults is inFront for tests after which the log holds errors.
+func inFrontOfFaults(t testing.TB, kind string, urls string, args ...string) *process {
+	t.Helper()
+	p := listeningIn(t, []string{"PAGODA_UPSTREAM_API_KEY=" + fakeKey}, append([]string{"--infer-backend", kind, "--served-model-name", "m",
+		"--upstream-url", urls}, args...)...)
+	p.line(t, "ready")
+	return p
+}
+
+func upstreamChat(text string, stream bool) fields {
+	return fields{"model": "m", "stream": stream, "messages": []fields{{"role": "user", "content": text}}}
+}
+
+// TestUpstreams: every dialect and every kind of upstream, whole and streamed, answers in our form.
+func TestUpstreams(t *testing.T) {
+	for _, kind := range kinds {
+		t.Run(kind, func(t *testing.T) {
+			p := inFront(t, kind, startFake(t, kind).url)
+			for _, stream := range []bool{false, true} {
+				a := p.must(t, chatPath, upstreamChat("say Hello wide world", stream))
+				if c := a.choices[0]; c.text != "Hello wide world" || c.finish != "stop" || (a.usage == nil) != stream {
+					t.Errorf("stream %t: %+v", stream, a)
+				}
+				a = p.must(t, chatPath, upstreamChat("think so", stream))
+				if c := a.choices[0]; c.reasoning != "hmm" || c.text != "so" {
+					t.Errorf("stream %t: %+v", stream, a)
+				}
+				a = p.must(t, chatPath, upstreamChat("tool", stream))
+				if c := a.choices[0]; c.finish != "tool_calls" || len(c.calls) != 2 || c.calls[1].Function.Arguments != `{"a": 1}` || c.calls[0].ID != "call_a" {
+					t.Errorf("stream %t: %+v", stream, a)
+				}
+				a = p.must(t, completionPath, fields{"model": "m", "prompt": "say a b", "stream": stream, "logprobs": 1, "return_token_ids": true})
+				if c := a.choices[0]; c.text != "a b" || len(c.ids) != 2 || len(c.top) != 2 || len(a.promptIDs) == 0 {
+					t.Errorf("stream %t: %+v", stream, a)
+				}
+			}
+			a := p.must(t, chatPath, upstreamChat("say x", true).with(fields{"stream_options": fields{"include_usage": true}}))
+			if a.usage == nil || a.usage.Completion != 1 {
+				t.Errorf("usage %+v", a.usage)
+			}
+			p.wantRefused(t, chatPath, upstreamChat("say x", false).with(fields{"model": "upstream-model"}), http.StatusNotFound, "does not exist")
+			p.wantRefused(t, chatPath, upstreamChat("say x", false).with(fields{"typical_p": 0.5}), http.StatusBadRequest, "typical_p is not supported by")
+			// Fields that only the upstream knows, media as data, and forced calls go through; what it would fetch does not.
+			image := func(url string) fields {
+				return upstreamChat("", false).with(fields{"messages": []fields{{"role": "user", "content": []fields{
+					{"type": "text", "text": "echo"}, {"type": "image_url", "image_url": fields{"url": url}}}}}})
+			}
+			got := p.must(t, chatPath, image("data:image/png;base64,AA==").with(fields{"brand_new": 7, "response_format": fields{"type": "json_object"},
+				"reasoning_effort": "high"})).choices[0].text
+			for _, want := range []string{`"brand_new":7`, `"response_format":{"type":"json_object"}`, `"reasoning_effort":"high"`, `data:image/png;base64,AA==`} {
+				if !strings.Contains(got, want) {
+					t.Errorf("the upstream got %s, without %s", got, want)
+				}
+			}
+			p.wantRefused(t, chatPath, image("http://169.254.169.254/x"), http.StatusBadRequest, "must be a data: URL")
+			var passed map[string]string
+			p.call(t, "/pooling", fields{"model": "m", "input": "x"}, &passed)
+			if passed["route"] != "/pooling" || passed["model"] != "upstream-model" {
+				t.Errorf("%v", passed)
+			}
+			p.wantRefused(t, "/score", fields{"model": "m"}, http.StatusNotFound, "no such route")
+			if status, text := p.get(t, "/metrics/upstream/m"); status != http.StatusOK || !strings.Contains(text, "generation_tokens_total{") ||
+				!strings.Contains(text, `upstream="127.0.0.1:`) {
+				t.Errorf("status %d: %s", status, text)
+			}
+			m := p.metrics(t)
+			if m.sum(t, "pagoda_upstream_up") != 1 || m.sum(t, "pagoda_upstream_requests_total", `outcome="ok"`) < 9 ||
+				m.sum(t, "vllm:generation_tokens_total", `model_name="m"`) == 0 || m.sum(t, "vllm:prompt_tokens_total", `model_name="m"`) == 0 {
+				t.Errorf("%v", m)
+			}
+		})
+	}
+}
+
+// TestUpstreamFaults: what the client, the log and the metrics say of each fault.
+func TestUpstreamFaults(t *testing.T) {
+	for _, tc := range []struct {
+		command string
+		kinds   string
+		status  int    // of a plain request
+		stream  int    // of a streamed one; 200: the error is an event
+		code    string // OpenAI's
+		outcome string
+	}{
+		{"fail", "vllm sglang ktransformers", 502, 502, "upstream_error", "failed"},
+		{"error-first", "vllm sglang ktransformers", 502, 502, "upstream_error", "failed"}, // an error inside of a 200 has a status of its own
+		{"error", "vllm sglang ktransformers", 502, 200, "upstream_error", "failed"},
+		{"half", "vllm sglang ktransformers", 502, 200, "upstream_error", "broken"},
+		{"cut", "vllm sglang ktransformers", 502, 200, "upstream_error", "broken"},
+		{"full", "sglang ktransformers", 429, 429, "rate_limit_exceeded", "refused"},
+		{"abort", "vllm", 503, 503, "service_unavailable", "failed"},
+		{"too-long", "vllm sglang ktransformers", 400, 400, "context_length_exceeded", "refused"},
+	} {
+		for kind := range strings.FieldsSeq(tc.kinds) {
+			t.Run(tc.command+"/"+kind, func(t *testing.T) {
+				t.Parallel()
+				p := inFrontOfFaults(t, kind, startFake(t, kind).url)
+				for _, stream := range []bool{false, true} {
+					want := tc.status
+					if stream {
+						want = tc.stream
+					}
+					a, err := p.ask(t.Context(), chatPath, upstreamChat(tc.command, stream))
+					if err != nil || a.status != want || a.err == nil || a.err.Code == nil || *a.err.Code != tc.code {
+						t.Fatalf("stream %t: %+v, %v, want status %d and %s", stream, a, err, want, tc.code)
+					}
+					if strings.Contains(a.err.Message, "/opt") || strings.Contains(a.err.Message, "127.0.0.1") || len(a.choices) > 0 && a.choices[0].finish != "" {
+						t.Errorf("stream %t: %+v", stream, a)
+					}
+					if (want == 429 || want == 503) && a.retryAfter == "" {
+						t.Errorf("stream %t: no Retry-After", stream)
+					}
+				}
+				if n := p.metrics(t).sum(t, "pagoda_upstream_requests_total", `outcome="`+tc.outcome+`"`); n < 2 {
+					t.Errorf("%v requests count as %s", n, tc.outcome)
+				}
+				found := false
+				for _, line := range p.lines() {
+					var entry map[string]any
+					if json.Unmarshal([]byte(line), &entry) == nil && entry["route"] == chatPath {
+						found = found || entry["error"] != nil
+					}
+				}
+				if !found {
+					t.Errorf("the log names no error:\n%s", p.tail(20))
+				}
+			})
+		}
+	}
+}
+
+// TestUpstreamKilled: an upstream ends while it answers; what had begun ends with an error event, and the next request waits
+// for the other one or for its return.
+func TestUpstreamKilled(t *testing.T) {
+	first, second := startFake(t, "vllm"), startFake(t, "vllm")
+	p := inFrontOfFaults(t, "vllm", first.url+","+second.url)
+	eventually(t, limit, "both are up", func() bool { return p.metrics(t).sum(t, "pagoda_upstream_up") == 2 })
+	for _, command := range []string{"exit0", "say x", "exit137", "say x"} {
+		a, err := p.ask(t.Context(), chatPath, upstreamChat(command, true))
+		if err != nil {
+			t.Fatal(err)
+		}
+		switch {
+		case command != "say x" && (a.err == nil || a.status != http.StatusOK || a.choices[0].text != "one two"):
+			t.Errorf("%s: %+v", command, a)
+		case command == "say x" && p.metrics(t).sum(t, "pagoda_upstream_up") > 0 && a.err != nil:
+			t.Errorf("afterwards: %+v", a.err)
+		}
+		if command == "exit137" {
+			break
+		}
+	}
+	if m := p.metrics(t); m.sum(t, "pagoda_upstream_requests_total", `outcome="broken"`) < 2 {
+		t.Errorf("%v", m)
+	}
+	p.line(t, "upstream is down")
+}
+
+// TestUpstreamIdle: an upstream that closes idle connections sooner than anybody expects costs no request.
+func TestUpstreamIdle(t *testing.T) {
+	p := inFront(t, "vllm", startFake(t, "vllm", "--fake-idle-ms", "1").url)
+	parallel(8, 400, func(i int) {
+		a, err := p.ask(context.Background(), chatPath, upstreamChat(fmt.Sprint("say ", i), i%2 == 0))
+		if err != nil || a.status != http.StatusOK || a.err != nil {
+			t.Errorf("request %d: %+v, %v", i, a, err)
+		}
+	})
+}
+
+func TestUpstreamList(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "urls")
+	write := func(url string) {
+		t.Helper()
+		if err := os.WriteFile(file, []byte(url+"\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	first, second := startFake(t, "vllm"), startFake(t, "vllm")
+	write(first.url)
+	p := serveIn(t, []string{"PAGODA_UPSTREAM_API_KEY=" + fakeKey}, "--infer-backend", "vllm", "--served-model-name", "m", "--upstream-url-file", file)
+	p.must(t, chatPath, upstreamChat("say x", false))
+	write(second.url)
+	p.line(t, "the list of upstreams has changed")
+	if err := first.cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	p.must(t, chatPath, upstreamChat("say x", false))
+}
+
+func TestUpstreamWait(t *testing.T) {
+	f := startFake(t, "vllm")
+	p := inFrontOfFaults(t, "vllm", f.url, "--upstream-wait", "0.1s")
+	if err := f.cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, limit, "a refusal", func() bool {
+		a, err := p.ask(t.Context(), chatPath, upstreamChat("say x", false))
+		return err == nil && a.status == http.StatusServiceUnavailable && a.retryAfter != ""
+	})
+}
+
+func TestUpstreamStall(t *testing.T) {
+	f := startFake(t, "vllm")
+	p := inFrontOfFaults(t, "vllm", f.url, "--upstream-timeout", "0.3s")
+	a, err := p.ask(t.Context(), chatPath, upstreamChat("hang-first", true))
+	if err != nil || a.status != http.StatusGatewayTimeout || a.err == nil {
+		t.Errorf("%+v, %v", a, err)
+	}
+	p.line(t, "upstream gives no sign of life: its requests end")
+}
+
+// TestUpstreamNotYet: a server whose upstream is not there yet waits for it, alive and not ready.
+func TestUpstreamNotYet(t *testing.T) {
+	p := listeningIn(t, nil, "--infer-backend", "sglang", "--upstream-url", "http://127.0.0.1:1")
+	p.line(t, "waiting for the upstream")
+	for path, want := range map[string]int{"/health": 200, "/ready": 503} {
+		if status, _ := p.get(t, path); status != want {
+			t.Errorf("%s: status %d", path, status)
+		}
+	}
+	a, err := p.ask(t.Context(), chatPath, upstreamChat("say x", false))
+	if err != nil || a.status != http.StatusServiceUnavailable {
+		t.Errorf("%+v, %v", a, err)
+	}
+	p.signal(t, syscall.SIGTERM)
+	p.wantExit(t, limit, 0)
+}
+
+// spawning starts a server that starts a fake.
+func spawning(t testing.TB, kind string, args ...string) *process {
+	t.Helper()
+	return listening(t, append([]string{"--infer-backend", kind, "--model", "/models/m", "--upstream-command", fakeProgram(t) + "," + kind}, args...)...)
+}
+
+// TestSpawned: the server is started with our options, answers, is started again when it ends, and ends with us.
+func TestSpawned(t *testing.T) {
+	for _, kind := range kinds {
+		t.Run(kind, func(t *testing.T) {
+			t.Parallel()
+			orphan := filepath.Join(t.TempDir(), "orphan")
+			config := "--sglang-config"
+			if kind == "vllm" {
+				config = "--vllm-config"
+			}
+			p := spawning(t, kind, config, `{"fake_orphan": "`+orphan+`"}`, "--adapter-name-or-path", "pirate=/adapters/pirate")
+			p.line(t, "ready")
+			a := p.must(t, chatPath, upstreamChat("who", false).with(fields{"model": "pirate"}))
+			if a.choices[0].text != "pirate" {
+				t.Errorf("%+v", a)
+			}
+			if a, err := p.ask(t.Context(), chatPath, upstreamChat("exit0", true)); err != nil || a.err == nil {
+				t.Errorf("%+v, %v", a, err)
+			}
+			p.must(t, chatPath, upstreamChat("say again", false))
+			if n := p.metrics(t).sum(t, "pagoda_upstream_restarts_total"); n != 1 {
+				t.Errorf("%v restarts", n)
+			}
+			p.signal(t, syscall.SIGTERM)
+			p.wantExit(t, limit, 0)
+			var pid int
+			if data, err := os.ReadFile(orphan); err != nil {
+				t.Fatal(err)
+			} else if _, err := fmt.Sscan(string(data), &pid); err != nil {
+				t.Fatal(err)
+			}
+			if err := syscall.Kill(pid, 0); err == nil {
+				t.Error("what the server had started lives on")
+			}
+		})
+	}
+}
+
+// TestSpawnedTooSlow: a server that does not become ready, or ends at once, is an error with its last words.
+func TestSpawnedTooSlow(t *testing.T) {
+	p := spawning(t, "vllm", "--vllm-config", `{"fake_never_ready": true}`, "--upstream-start-timeout", "0.3s")
+	p.wantExit(t, limit, 1)
+	if !strings.Contains(p.tail(10), "not ready after 300ms") {
+		t.Errorf("%s", p.tail(10))
+	}
+	p = spawning(t, "sglang", "--sglang-config", `{"fake_fail": true}`)
+	p.wantExit(t, limit, 1)
+	if !strings.Contains(p.tail(10), "Free memory on device is less than desired") {
+		t.Errorf("%s", p.tail(10))
+	}
+	began := time.Now()
+	p = spawning(t, "vllm", "--vllm-config", `{"fake_never_ready": true}`)
+	p.line(t, "starting the model's server")
+	p.signal(t, syscall.SIGTERM)
+	p.wantExit(t, limit, 0)
+	if took := time.Since(began); took > limit {
+		t.Errorf("a stop while starting took %v", took)
+	}
+}

@@ -13,20 +13,30 @@ type AttentionBatch struct {
 	MaxSeqLen                         int
 }
 
-// PagedAttention computes causal attention of each query over its own sequence's cached keys and values:
-// out[t,h] = sum_p softmax_p(scale * q[t,h]·K[p,h']) * V[p,h'] over positions p up to the query's own, where
-// h' = h / (numHeads/numKVHeads).
+// AttentionOptions say how queries attend. Only Scale must be set.
+type AttentionOptions struct {
+	Scale         float32 // multiplies the products of queries and keys
+	Softcap       float32 // 0: none; else scores become cap*tanh(score/cap)
+	Window        int     // 0: all; else a query sees that many positions, its own the last of them
+	Sinks         Tensor  // zero: none; F32 [1, num_heads]: a score per head that counts in the softmax's sum and has no value
+	Bidirectional bool    // a query sees all of its sequence's positions; not with a Window
+}
+
+// PagedAttention computes attention of each query over its own sequence's cached keys and values:
+// out[t,h] = sum_p softmax_p(scale * q[t,h]·K[p,h']) * V[p,h'] over positions p up to the query's own (unless the options
+// say otherwise), where h' = h / (numHeads/numKVHeads).
 //
-//	out  F32 or BF16 [num_tokens, num_heads*head_dim]   must not overlap q
+//	out  F32 or BF16 [num_tokens, num_heads*value_dim]   must not overlap q
 //	q    F32 [num_tokens, num_heads*head_dim]
 //	c    the keys and values of the new tokens are stored already
 //
 // Positions are taken in splits at fixed places, so a query's result does not depend on how its prompt was cut into
 // steps. Rows of out that belong to no sequence stay as they are.
 //
-// Source: Kwon et al. 2023, arXiv:2309.06180 (paging); Milakov and Gimelshein 2018, arXiv:1805.02867 (online softmax).
-func PagedAttention(s *Stream, out, q Tensor, c KVCache, b AttentionBatch, numHeads int, scale float32) error {
-	if err := checkPagedAttention(out, q, c, b, numHeads); err != nil {
+// Source: Kwon et al. 2023, arXiv:2309.06180 (paging); Milakov and Gimelshein 2018, arXiv:1805.02867 (online softmax); Xiao et
+// al. 2023, arXiv:2309.17453 (sinks, here one learnt score per head as in gpt-oss).
+func PagedAttention(s *Stream, out, q Tensor, c KVCache, b AttentionBatch, numHeads int, o AttentionOptions) error {
+	if err := checkPagedAttention(out, q, c, b, numHeads, o); err != nil {
 		return fmt.Errorf("paged attention: %w", err)
 	}
 	if q.Rows == 0 || b.NumSeqs == 0 {
@@ -37,10 +47,10 @@ func PagedAttention(s *Stream, out, q Tensor, c KVCache, b AttentionBatch, numHe
 		return err
 	}
 	defer s.end()
-	return impl.pagedAttention(out, q, c, b, numHeads, scale)
+	return impl.pagedAttention(out, q, c, b, numHeads, o)
 }
 
-func checkPagedAttention(out, q Tensor, c KVCache, b AttentionBatch, numHeads int) error {
+func checkPagedAttention(out, q Tensor, c KVCache, b AttentionBatch, numHeads int, o AttentionOptions) error {
 	if err := c.check(); err != nil {
 		return err
 	}
@@ -50,10 +60,23 @@ func checkPagedAttention(out, q Tensor, c KVCache, b AttentionBatch, numHeads in
 	if err := q.check("q", onlyF32, -1, numHeads*c.HeadDim); err != nil {
 		return err
 	}
-	if err := out.check("out", f32orBF16, q.Rows, q.Cols); err != nil {
+	if err := out.check("out", f32orBF16, q.Rows, numHeads*c.ValueDim); err != nil {
+		return err
+	}
+	if err := o.check(numHeads); err != nil {
 		return err
 	}
 	return b.check(q.Rows, c)
+}
+
+func (o AttentionOptions) check(numHeads int) error {
+	if o.Window < 0 || o.Window > 0 && o.Bidirectional || !(o.Softcap >= 0) {
+		return fmt.Errorf("window %d, bidirectional %t, softcap %g: %w", o.Window, o.Bidirectional, o.Softcap, ErrShape)
+	}
+	if o.Sinks.Rows == 0 {
+		return nil
+	}
+	return o.Sinks.check("sinks", onlyF32, 1, numHeads)
 }
 
 // check reports whether every sequence has its queries among numQueries rows and its blocks inside the cache.

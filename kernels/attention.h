@@ -7,7 +7,11 @@
 // tiles find keys and values: in the blocks as they are, for few rows, as in decode, where what counts is reading the
 // cache once; or widened to panels, which many rows share. Positions beyond a query's own have weight zero or are left out.
 //
+// With a window positions before it are masked; chunks that no row of a tile sees are not read, and splits not begun. Which
+// they are depends on the tile, but what a row gets from a masked position is a weight of zero, which changes no bit.
+//
 // Scores are in units of log 2, so that weights are powers of two.
+#define LOG2E 1.44269504f
 enum {
   SPLIT = 512,
   TILE_ROWS = 96, // queries of a tile times heads of a group
@@ -32,7 +36,8 @@ typedef struct {
   kn_tensor out, q;
   kn_cache c;
   kn_batch b;
-  int group, dim, wide; // wide: dim rounded up to whole vectors
+  kn_attend how;
+  int group, dim, vdim, wide; // elements of a key and of a value; wide: vdim rounded up to whole vectors
   int whole;            // runs of 16 positions, and vectors of values, are whole
   float q_scale, out_scale;
   const part *parts;
@@ -50,7 +55,8 @@ typedef struct {
 
 // cut_buffers cuts up the scratch memory at p (NULL: not yet) and returns how many floats that takes.
 static size_t cut_buffers(const attention_job *j, int rows, float *p, buffers *b) {
-  const size_t panel = (size_t)V_CHUNK * divide_up(j->dim, V_PANEL) * V_PANEL, states = (size_t)rows * state_floats(j);
+  const size_t keys = (size_t)K_CHUNK * j->dim, values = (size_t)V_CHUNK * divide_up(j->vdim, V_PANEL) * V_PANEL;
+  const size_t panel = keys > values ? keys : values, states = (size_t)rows * state_floats(j);
   size_t used = 0;
   const struct {
     void *to;
@@ -66,10 +72,17 @@ static size_t cut_buffers(const attention_job *j, int rows, float *p, buffers *b
   return used;
 }
 
-// seen is the number of positions that a row of the tile sees.
+// seen is the end of the positions that a row of the tile sees.
 INLINE int64_t seen(const attention_job *j, const part *t, int row) {
+  if (j->how.bidirectional) return j->b.lens[t->seq];
   int64_t queries = j->b.starts[t->seq + 1] - j->b.starts[t->seq];
   return j->b.lens[t->seq] - queries + t->q0 + row / j->group + 1;
+}
+
+// unseen is how many positions come before those that a row of the tile sees.
+INLINE int64_t unseen(const attention_job *j, const part *t, int row) {
+  int64_t end = seen(j, t, row);
+  return j->how.window > 0 && end > j->how.window ? end - j->how.window : 0;
 }
 
 enum { PANEL = 0 }; // kind: float32 that is in the first cache, or on its way there
@@ -225,13 +238,14 @@ static void find_runs(const attention_job *j, const part *t, int is_v, int64_t p
   const int64_t bs = j->c.block_size, size = kv_size(j->c.dt);
   for (int i = 0; i < RUNS; i++) {
     int64_t p = lower(p0 + i * RUN, last - last % RUN), place = p % bs;
-    at[i] = (const char *)(is_v ? j->c.v : j->c.k) + (head_at(j, t, p) * bs * j->dim + place * (is_v ? j->dim : 1)) * size;
+    const char *from = is_v ? j->c.v : j->c.k;
+    at[i] = from + (head_at(j, t, p) * bs * (is_v ? j->vdim : j->dim) + place * (is_v ? j->vdim : 1)) * size;
   }
 }
 
 // to_half replaces the runs of FP8 by their float16.
 static void to_half(const attention_job *j, runs *u, int rows, int is_v, int n, uint16_t *half) {
-  const int dim = j->dim, in_one = is_v || j->c.block_size == RUN;
+  const int dim = is_v ? j->vdim : j->dim, in_one = is_v || j->c.block_size == RUN;
   for (int i = 0; i < RUNS; i++) {
     if (i > 0 && i * RUN >= n) { // masked
       u->at[i] = u->at[i - 1];
@@ -273,7 +287,7 @@ INLINE void widen_runs(const int kind, const runs *u, int is_v, int dim, int n, 
 // to_panel replaces the runs by float32: keys [dim][64 positions], values [dim/64][128 positions][64].
 static void to_panel(const attention_job *j, const part *t, runs *u, int is_v, int64_t p0, int n, float *panel) {
   const int64_t bs = j->c.block_size;
-  const int dim = j->dim, dt = j->c.dt;
+  const int dim = is_v ? j->vdim : j->dim, dt = j->c.dt;
   if (!j->whole) { // a block's part at a time
     const char *from = is_v ? j->c.v : j->c.k;
     for (int i = 0, run; i < n; i += run) {
@@ -302,7 +316,7 @@ static void to_panel(const attention_job *j, const part *t, runs *u, int is_v, i
 static runs chunk_runs(const attention_job *j, const part *t, const buffers *b, int rows, int is_v, int64_t p0, int n,
                        int64_t last, int next_is_v, int64_t p1) {
   const int size = kv_size(j->c.dt);
-  runs u = {.kind = j->c.dt, .step = (int64_t)size * (is_v ? j->dim : j->c.block_size), .across = V_PANEL * size};
+  runs u = {.kind = j->c.dt, .step = (int64_t)size * (is_v ? j->vdim : j->c.block_size), .across = V_PANEL * size};
   if (j->whole) {
     find_runs(j, t, is_v, p0, last, u.at);
     find_runs(j, t, next_is_v, p1, last, u.next);
@@ -318,6 +332,17 @@ INLINE int rows_from(int r, int rows) { return (rows - r) / (int)divide_up(rows 
 
 enum { AT_ONCE = 4 }; // vectors of scores, so that one need not wait for another
 
+// cap_scores bends n scores towards at most `cap` from either side. Scores and cap are in units of log 2.
+static __attribute__((noinline)) void cap_scores(float *scores, int n, float cap) {
+  const vf by = v_set1(1 / cap), to = v_set1(cap);
+  for (int i = 0; i < n; i += VL) v_store(scores + i, v_mul(v_tanh(v_mul(v_load(scores + i), by)), to));
+}
+
+// mask_scores makes the first n scores those of positions that are not seen.
+static __attribute__((noinline)) void mask_scores(float *scores, int n) {
+  for (int i = 0; i < n; i++) scores[i] = -INFINITY;
+}
+
 // weigh turns a row of scores into weights, the first n of them, with zeros up to `fill`, and sets the row's largest
 // score and sum of weights.
 INLINE void weigh(const int scaled, float *scores, int n, int fill, const buffers *b, float *state) {
@@ -325,7 +350,6 @@ INLINE void weigh(const int scaled, float *scores, int n, int fill, const buffer
   vf most[AT_ONCE], sum[AT_ONCE];
 #pragma GCC unroll 4
   for (int c = 0; c < AT_ONCE; c++) most[c] = least, sum[c] = v_zero();
-  for (int i = 0; scaled && i < n; i += VL) v_store(scores + i, v_mul(v_load(scores + i), v_load(b->k_scales + i)));
   int end = n / VL * VL;
   if (end < n) v_store(scores + end, v_first(v_load(scores + end), n - end, least));
   for (end = n <= 0 ? 0 : (n + VL - 1) / VL * VL; end % (AT_ONCE * VL); end += VL) v_store(scores + end, least);
@@ -353,7 +377,12 @@ static void weigh_rows(const attention_job *j, const part *t, const buffers *b, 
     const int fill = (int)lower(n, seen(j, t, r + some - 1) - p0); // what the register tile multiplies
     for (int i = r; i < r + some; i++) {
       const int own = (int)lower(n, seen(j, t, i) - p0);
+      float *scores = b->scores + i * SCORES;
       memset(b->now + i * state + 16, 0, (size_t)j->wide * 4);
+      for (int p = 0; j->c.dt == KN_I8 && p < own; p += VL)
+        v_store(scores + p, v_mul(v_load(scores + p), v_load(b->k_scales + p)));
+      if (j->how.softcap > 0) cap_scores(scores, own, j->how.softcap);
+      mask_scores(scores, (int)lower(own, unseen(j, t, i) - p0));
       if (j->c.dt == KN_I8)
         weigh(1, b->scores + i * SCORES, own, fill, b, b->now + i * state);
       else
@@ -378,7 +407,7 @@ static void load_scales(const attention_job *j, const part *t, const buffers *b,
 // that is done where a chunk is read.
 static void fetch_next(const attention_job *j, const runs *u, int chunk, int r, int some, int rows) {
   if (rows <= DIRECT_ROWS || !j->whole) return;
-  const int run = RUN * j->dim * kv_size(j->c.dt), from = (int)((int64_t)run * r / rows) / 64 * 64;
+  const int run = RUN * (chunk == V_CHUNK ? j->vdim : j->dim) * kv_size(j->c.dt), from = (int)((int64_t)run * r / rows) / 64 * 64;
   const int to = (int)((int64_t)run * (r + some) / rows);
   for (int i = 0; i < chunk / RUN; i++)
     for (int at = from; at < to; at += 64) __builtin_prefetch(u->next[i] + at, 0, 2);
@@ -387,10 +416,12 @@ static void fetch_next(const attention_job *j, const runs *u, int chunk, int r, 
 // attend_split computes the states of the tile's rows over one split.
 static void attend_split(const attention_job *j, const part *t, const buffers *b, int rows, int split) {
   const int64_t state = state_floats(j), all = seen(j, t, rows - 1), p0 = (int64_t)split * SPLIT;
-  const int n = (int)lower(SPLIT, all - p0); // positions that some row sees
-  for (int at = 0; at < n; at += K_CHUNK) {
+  const int n = (int)lower(SPLIT, all - p0); // positions that some row sees, but for the first
+  const int64_t skip = unseen(j, t, 0) - p0; // ones of them
+  const int from_k = skip > 0 ? (int)skip / K_CHUNK * K_CHUNK : 0, from_v = skip > 0 ? (int)skip / V_CHUNK * V_CHUNK : 0;
+  for (int at = from_k; at < n; at += K_CHUNK) {
     const int chunk = (int)lower(K_CHUNK, n - at), is_last = at + K_CHUNK >= n;
-    runs u = chunk_runs(j, t, b, rows, 0, p0 + at, chunk, all - 1, is_last, is_last ? p0 : p0 + at + K_CHUNK);
+    runs u = chunk_runs(j, t, b, rows, 0, p0 + at, chunk, all - 1, is_last, is_last ? p0 + from_v : p0 + at + K_CHUNK);
     for (int r = 0, some; r < rows; r += some) {
       some = rows_from(r, rows);
       fetch_next(j, &u, K_CHUNK, r, some, rows);
@@ -400,10 +431,10 @@ static void attend_split(const attention_job *j, const part *t, const buffers *b
   }
   if (j->c.dt == KN_I8) load_scales(j, t, b, p0, n);
   weigh_rows(j, t, b, rows, p0, n);
-  for (int at = 0; at < n; at += V_CHUNK) {
+  for (int at = from_v; at < n; at += V_CHUNK) {
     const int chunk = (int)lower(V_CHUNK, n - at);
     runs u = chunk_runs(j, t, b, rows, 1, p0 + at, chunk, all - 1, at + V_CHUNK < n, p0 + at + V_CHUNK);
-    for (int e = 0; e < j->dim; e += V_PANEL)
+    for (int e = 0; e < j->vdim; e += V_PANEL)
       for (int r = 0, some; r < rows; r += some) {
         some = rows_from(r, rows);
         if (e == 0) fetch_next(j, &u, V_CHUNK, r, some, rows);
@@ -436,11 +467,17 @@ static void clear(float *state, int wide) {
 // finish writes one head of one query. Adding zero makes -0 plain 0, which positions of weight zero might have left.
 static void finish(const attention_job *j, const part *t, int row, float *state) {
   int64_t r = j->b.starts[t->seq] + t->q0 + row / j->group;
-  int64_t col = (int64_t)(t->kv_head * j->group + row % j->group) * j->dim;
-  const vf inv = v_set1(j->out_scale / state[1]);
+  const int64_t head = t->kv_head * j->group + row % j->group, col = head * j->vdim;
+  float part = 1, sum = state[1];
+  if (j->how.sinks) {
+    const float sink = j->how.sinks[head] * LOG2E, most = sink > state[0] ? sink : state[0];
+    part = exp2f(state[0] - most);
+    sum = sum * part + exp2f(sink - most);
+  }
+  const vf inv = v_set1(j->out_scale * part / sum);
   for (int i = 0; i < j->wide; i += VL)
     v_store(state + 16 + i, v_add(v_mul(v_load(state + 16 + i), inv), v_zero()));
-  narrow((char *)j->out.p + (r * j->out.stride + col) * (j->out.dt == KN_F32 ? 4 : 2), j->out.dt, state + 16, j->dim);
+  narrow((char *)j->out.p + (r * j->out.stride + col) * (j->out.dt == KN_F32 ? 4 : 2), j->out.dt, state + 16, j->vdim);
 }
 
 static void load_queries(const attention_job *j, const part *t, float *to) {
@@ -477,25 +514,30 @@ static void attention_chunk(void *ctx, int64_t chunk, int worker) {
   for (int r = 0; r < rows; r++) finish(j, t, r, b.all + r * state);
 }
 
+// first_split is the first split of a tile that one of its rows sees.
+INLINE int first_split(const attention_job *j, const part *t) { return (int)(unseen(j, t, 0) / SPLIT); }
+
 // merge_chunk merges the splits of a shared tile; its first part stands for it.
 static void merge_chunk(void *ctx, int64_t chunk, int worker) {
   const attention_job *j = ctx;
   const part *t = &j->parts[chunk];
-  if (t->partial < 0 || t->split != 0) return;
+  const int from = first_split(j, t);
+  if (t->partial < 0 || t->split != from) return;
   const int rows = t->queries * j->group;
   const int64_t state = state_floats(j), splits = divide_up(seen(j, t, rows - 1), SPLIT);
   float *all = kn_scratch(j->dev, worker);
   for (int r = 0; r < rows; r++) {
     clear(all, j->wide);
-    for (int64_t s = 0; s < splits && s * SPLIT < seen(j, t, r); s++)
-      merge(all, j->partials + t->partial + (s * rows + r) * state, j->wide);
+    for (int64_t s = from; s < splits && s * SPLIT < seen(j, t, r); s++)
+      merge(all, j->partials + t->partial + ((s - from) * rows + r) * state, j->wide);
     finish(j, t, r, all);
   }
 }
 
 // tile_parts writes the parts of one tile from out on (NULL: only counts them) and returns how many they are.
 static int64_t tile_parts(const attention_job *j, part t, int shared, int64_t *floats, part *out) {
-  t.splits = (int)divide_up(seen(j, &t, t.queries * j->group - 1), SPLIT);
+  t.split = first_split(j, &t);
+  t.splits = (int)divide_up(seen(j, &t, t.queries * j->group - 1), SPLIT) - t.split;
   t.partial = -1;
   if (!shared || t.splits == 1) {
     if (out) *out = t;
@@ -503,8 +545,7 @@ static int64_t tile_parts(const attention_job *j, part t, int shared, int64_t *f
   }
   int64_t n = t.splits;
   t.splits = 1;
-  for (int s = 0; s < n; s++) {
-    t.split = s;
+  for (int s = 0; s < n; s++, t.split++) {
     t.partial = *floats;
     *floats += t.queries * j->group * state_floats(j);
     if (out) out[s] = t;
@@ -528,12 +569,14 @@ static int64_t make_parts(const attention_job *j, int per_tile, int shared, int6
   return n;
 }
 
-static int attention(kn_dev *d, kn_tensor out, kn_tensor q, kn_cache c, kn_batch b, int heads, float scale) {
-  const int dim = c.head_dim, group = heads / c.kv_heads;
+static int attention(kn_dev *d, kn_tensor out, kn_tensor q, kn_cache c, kn_batch b, int heads, kn_attend how) {
+  const int dim = c.head_dim, vdim = c.value_dim, group = heads / c.kv_heads;
   const float unit = c.dt == KN_FP8 ? FP8_SCALE : 1;
-  attention_job j = {.dev = d, .out = out, .q = q, .c = c, .b = b, .group = group, .dim = dim,
-                     .wide = (int)divide_up(dim, VL) * VL, .whole = c.block_size % RUN == 0 && dim % VL == 0,
-                     .q_scale = scale * 1.44269504f * unit, .out_scale = unit}; // log2(e)
+  attention_job j = {.dev = d, .out = out, .q = q, .c = c, .b = b, .how = how, .group = group, .dim = dim,
+                     .vdim = vdim, .wide = (int)divide_up(vdim, VL) * VL,
+                     .whole = c.block_size % RUN == 0 && dim % VL == 0 && vdim % VL == 0,
+                     .q_scale = how.scale * LOG2E * unit, .out_scale = unit};
+  j.how.softcap *= LOG2E;
   const int per_tile = group >= TILE_ROWS ? 1 : TILE_ROWS / group;
   int64_t floats, tiles = make_parts(&j, per_tile, 0, &floats, NULL), n = tiles;
   int shared = kn_threads(d) > 1 && tiles < 4 * kn_threads(d);
@@ -554,7 +597,7 @@ static int attention(kn_dev *d, kn_tensor out, kn_tensor q, kn_cache c, kn_batch
   for (int64_t i = 0; i < n; i++) {
     const int rows = parts[i].queries * group;
     int64_t sees = seen(&j, &parts[i], rows - 1) - (int64_t)parts[i].split * SPLIT;
-    work += lower(sees, (int64_t)parts[i].splits * SPLIT) * dim * (4 + rows / 4);
+    work += lower(sees, (int64_t)parts[i].splits * SPLIT) * ((dim + vdim) / 2) * (4 + rows / 4);
   }
   run_if_big(d, work, attention_chunk, &j, n);
   if (shared) run_if_big(d, work / 16, merge_chunk, &j, n);

@@ -9,7 +9,7 @@ func (c KVCache) kAt(slot, head, i int) int {
 }
 
 func (c KVCache) vAt(slot, head, i int) int {
-	return c.scaleAt(slot, head)*c.HeadDim + i
+	return c.scaleAt(slot, head)*c.ValueDim + i
 }
 
 func (c KVCache) scaleAt(slot, head int) int {
@@ -63,7 +63,7 @@ func (refBackend) storeKV(c KVCache, k, v, slots Tensor) error {
 		}
 		for head := range c.NumKVHeads {
 			c.storeHead(c.K, c.KScales, k.f32(t)[head*c.HeadDim:][:c.HeadDim], int(slot), head, c.kAt)
-			c.storeHead(c.V, c.VScales, v.f32(t)[head*c.HeadDim:][:c.HeadDim], int(slot), head, c.vAt)
+			c.storeHead(c.V, c.VScales, v.f32(t)[head*c.ValueDim:][:c.ValueDim], int(slot), head, c.vAt)
 		}
 	}
 	return nil
@@ -84,9 +84,9 @@ func (c KVCache) storeHead(to, scales Tensor, x []float32, slot, head int, at fu
 	}
 }
 
-// load reads the first n positions of a sequence's head as [n, HeadDim] each.
+// load reads the first n positions of a sequence's head as [n, HeadDim] and [n, ValueDim].
 func (c KVCache) load(blocks []int32, head, n int) (keys, values []float32) {
-	keys, values = make([]float32, n*c.HeadDim), make([]float32, n*c.HeadDim)
+	keys, values = make([]float32, n*c.HeadDim), make([]float32, n*c.ValueDim)
 	for p := range n {
 		slot := int(blocks[p/c.BlockSize])*c.BlockSize + p%c.BlockSize
 		kScale, vScale := float32(1), float32(1)
@@ -95,47 +95,73 @@ func (c KVCache) load(blocks []int32, head, n int) (keys, values []float32) {
 		}
 		for i := range c.HeadDim {
 			keys[p*c.HeadDim+i] = kScale * getAt(c.K, c.kAt(slot, head, i))
-			values[p*c.HeadDim+i] = vScale * getAt(c.V, c.vAt(slot, head, i))
+		}
+		for i := range c.ValueDim {
+			values[p*c.ValueDim+i] = vScale * getAt(c.V, c.vAt(slot, head, i))
 		}
 	}
 	return keys, values
 }
 
-func (refBackend) pagedAttention(out, q Tensor, c KVCache, b AttentionBatch, numHeads int, scale float32) error {
+func (refBackend) pagedAttention(out, q Tensor, c KVCache, b AttentionBatch, numHeads int, o AttentionOptions) error {
 	starts, lens, group := b.QueryStarts.ints(0), b.SeqLens.ints(0), numHeads/c.NumKVHeads
 	for s := range b.NumSeqs {
-		first, queries := int(starts[s]), int(starts[s+1]-starts[s])
-		rows := make([]float32, queries*q.Cols)
+		first, queries, length := int(starts[s]), int(starts[s+1]-starts[s]), int(lens[s])
+		rows := make([]float32, queries*out.Cols)
 		for kvHead := range c.NumKVHeads {
-			keys, values := c.load(b.BlockTables.ints(s), kvHead, int(lens[s]))
+			keys, values := c.load(b.BlockTables.ints(s), kvHead, length)
 			for i := range queries {
-				visible := (int(lens[s]) - queries + i + 1) * c.HeadDim
+				from, to := 0, length-queries+i+1
+				if o.Bidirectional {
+					to = length
+				}
+				if o.Window > 0 {
+					from = max(0, to-o.Window)
+				}
 				for h := kvHead * group; h < (kvHead+1)*group; h++ {
-					head := h * c.HeadDim
-					attend(rows[i*q.Cols+head:][:c.HeadDim], q.f32(first + i)[head:], keys[:visible], values[:visible], scale)
+					scores := make([]float64, to-from)
+					for p := range scores {
+						scores[p] = dot(q.f32(first + i)[h*c.HeadDim:][:c.HeadDim], keys[(from+p)*c.HeadDim:][:c.HeadDim])
+					}
+					attend(rows[i*out.Cols+h*c.ValueDim:][:c.ValueDim], scores, values[from*c.ValueDim:], o.weigh(scores, h))
 				}
 			}
 		}
 		for i := range queries {
-			storeRow(out, first+i, rows[i*q.Cols:][:q.Cols])
+			storeRow(out, first+i, rows[i*out.Cols:][:out.Cols])
 		}
 	}
 	return nil
 }
 
-// attend computes one head of one query over the positions it sees.
-func attend(out, q, keys, values []float32, scale float32) {
-	d := len(out)
-	scores, most := make([]float64, len(keys)/d), math.Inf(-1)
+// weigh turns the products of a query of head h with its keys into weights and returns their sum, the sink's with it.
+func (o AttentionOptions) weigh(scores []float64, h int) (sum float64) {
+	most := math.Inf(-1)
+	if o.Sinks.Rows > 0 {
+		most = float64(o.Sinks.f32(0)[h])
+	}
 	for p := range scores {
-		scores[p] = dot(q[:d], keys[p*d:][:d]) * float64(scale)
+		scores[p] *= float64(o.Scale)
+		if o.Softcap > 0 {
+			scores[p] = float64(o.Softcap) * math.Tanh(scores[p]/float64(o.Softcap))
+		}
 		most = max(most, scores[p])
 	}
-	sum, acc := 0.0, make([]float64, d)
-	for p, score := range scores {
-		w := math.Exp(score - most)
-		sum += w
-		for i, v := range values[p*d:][:d] {
+	if o.Sinks.Rows > 0 {
+		sum = math.Exp(float64(o.Sinks.f32(0)[h]) - most)
+	}
+	for p := range scores {
+		scores[p] = math.Exp(scores[p] - most)
+		sum += scores[p]
+	}
+	return sum
+}
+
+// attend is the mean of the values by their weights.
+func attend(out []float32, weights []float64, values []float32, sum float64) {
+	acc := make([]float64, len(out))
+	for p, w := range weights {
+		for i, v := range values[p*len(out):][:len(out)] {
 			acc[i] += w * float64(v)
 		}
 	}

@@ -11,6 +11,7 @@ var cacheDTypes = []DType{F32, BF16, FP8, I8}
 // paged is a batch over one cache: every sequence's keys, values and queries of all its positions.
 type paged struct {
 	r         *rig
+	o         AttentionOptions
 	c         KVCache
 	heads     int
 	k, v, q   []Tensor // per sequence, all positions
@@ -19,18 +20,20 @@ type paged struct {
 }
 
 // newPaged stores random sequences into blocks in random order. Unused slots hold NaN.
-func newPaged(r *rig, dt DType, blockSize, heads, kvHeads, dim int, lens ...int) *paged {
+func newPaged(r *rig, dt DType, blockSize, heads, kvHeads, dim, valueDim int, lens ...int) *paged {
 	total := 3
 	for _, n := range lens {
 		total += (n + blockSize - 1) / blockSize
 	}
-	c, err := NewKVCache(r.dev, dt, total, blockSize, kvHeads, dim)
+	c, err := NewKVCache(r.dev, dt, total, blockSize, kvHeads, dim, valueDim)
 	r.ok(err)
 	r.Cleanup(func() { r.ok(c.Close()) })
-	for i := range c.K.Buf.data {
-		c.K.Buf.data[i], c.V.Buf.data[i] = 0xff, 0xff // NaN in every dtype; of I8 the scales are
+	for _, data := range [][]byte{c.K.Buf.data, c.V.Buf.data} {
+		for i := range data {
+			data[i] = 0xff // NaN in every dtype; of I8 the scales are
+		}
 	}
-	p := &paged{r: r, c: c, heads: heads}
+	p := &paged{r: r, o: AttentionOptions{Scale: 0.125}, c: c, heads: heads}
 	order := r.Perm(total)
 	for _, n := range lens {
 		need := (n + blockSize - 1) / blockSize
@@ -39,7 +42,7 @@ func newPaged(r *rig, dt DType, blockSize, heads, kvHeads, dim int, lens ...int)
 			table[i] = int32(order[i])
 		}
 		order = order[need:]
-		k, v := r.random(F32, n, kvHeads*dim), r.random(F32, n, kvHeads*dim)
+		k, v := r.random(F32, n, kvHeads*dim), r.random(F32, n, kvHeads*valueDim)
 		slots := make([]int32, n)
 		for i := range slots {
 			slots[i] = table[i/blockSize]*int32(blockSize) + int32(i%blockSize)
@@ -77,8 +80,8 @@ func (p *paged) batch(pieces []piece) (q Tensor, b AttentionBatch) {
 // run computes the pieces in one call on a device (of the same variant) and returns the output.
 func (p *paged) run(s *Stream, out DType, pieces ...piece) Tensor {
 	q, b := p.batch(pieces)
-	o := p.r.raw(out, q.Rows, q.Cols, 3)
-	p.r.ok(PagedAttention(s, o, q, p.c, b, p.heads, 0.125))
+	o := p.r.raw(out, q.Rows, p.heads*p.c.ValueDim, 3)
+	p.r.ok(PagedAttention(s, o, q, p.c, b, p.heads, p.o))
 	p.r.intact("attention", o)
 	return o
 }
@@ -94,7 +97,7 @@ func TestPagedAttention(t *testing.T) {
 				if c.dim == 64 {
 					lens = append(lens, 1100)
 				}
-				p := newPaged(r, dt, c.blockSize, c.heads, c.kvHeads, c.dim, lens...)
+				p := newPaged(r, dt, c.blockSize, c.heads, c.kvHeads, c.dim, c.dim, lens...)
 				for name, pieces := range map[string][]piece{
 					"prefill": {{0, 0, 1}, {1, 0, 17}, {2, 0, 64}},
 					"decode":  {{3, 149, 150}, {1, 16, 17}, {0, 0, 1}},
@@ -104,10 +107,55 @@ func TestPagedAttention(t *testing.T) {
 						q, b := p.batch(pieces)
 						got := p.run(r.s, out, pieces...)
 						want := r.clone(got)
-						r.ok(refBackend{}.pagedAttention(want, q, p.c, b, c.heads, 0.125))
+						r.ok(refBackend{}.pagedAttention(want, q, p.c, b, c.heads, p.o))
 						// A mean of values below 5: the errors of the scores, of exp and of the sums are each a few units.
 						r.near(fmt.Sprintf("%+v %v %s to %v", c, dt, name, out), got, want, func(int, int) float64 { return 2e-5 })
 					}
+				}
+			}
+		}
+	})
+}
+
+// TestAttentionOptions compares each option, and some together, with the reference: windows that end inside and at the ends of
+// blocks, chunks and splits, values of another size than keys, sequences that are shorter than the window.
+func TestAttentionOptions(t *testing.T) {
+	eachVariant(t, func(r *rig) {
+		for _, c := range []struct {
+			blockSize, heads, kvHeads, dim, vdim int
+			o                                    AttentionOptions
+			sinks                                bool
+		}{
+			{16, 4, 2, 64, 64, AttentionOptions{Window: 1}, false},
+			{16, 4, 2, 64, 64, AttentionOptions{Window: 64}, false},
+			{16, 14, 2, 32, 32, AttentionOptions{Window: 100}, false},
+			{16, 4, 1, 64, 64, AttentionOptions{Window: 512}, false},
+			{7, 4, 2, 20, 20, AttentionOptions{Window: 33}, false},
+			{16, 4, 2, 64, 64, AttentionOptions{Softcap: 2}, false},
+			{16, 4, 4, 16, 16, AttentionOptions{}, true},
+			{16, 4, 4, 16, 16, AttentionOptions{Window: 40, Softcap: 1.5}, true},
+			{16, 6, 2, 32, 32, AttentionOptions{Bidirectional: true}, false},
+			{16, 5, 1, 144, 128, AttentionOptions{}, false},
+			{16, 3, 1, 48, 80, AttentionOptions{Window: 90}, false},
+			{7, 3, 1, 20, 12, AttentionOptions{}, true},
+		} {
+			for _, dt := range cacheDTypes {
+				p := newPaged(r, dt, c.blockSize, c.heads, c.kvHeads, c.dim, c.vdim, 1, 17, 150, 1100)
+				p.o = c.o
+				p.o.Scale = 0.2
+				if c.sinks {
+					p.o.Sinks = r.random(F32, 1, c.heads)
+				}
+				for name, pieces := range map[string][]piece{
+					"prefill": {{0, 0, 1}, {1, 0, 17}, {2, 0, 150}},
+					"decode":  {{3, 1099, 1100}, {2, 149, 150}, {1, 16, 17}, {0, 0, 1}},
+					"mixed":   {{3, 1000, 1100}, {2, 60, 140}, {1, 3, 3}},
+				} {
+					q, b := p.batch(pieces)
+					got := p.run(r.s, F32, pieces...)
+					want := r.clone(got)
+					r.ok(refBackend{}.pagedAttention(want, q, p.c, b, c.heads, p.o))
+					r.near(fmt.Sprintf("%+v %v %s", c, dt, name), got, want, func(int, int) float64 { return 4e-5 })
 				}
 			}
 		}
@@ -118,7 +166,14 @@ func TestPagedAttention(t *testing.T) {
 // or on the number of threads.
 func TestPagedAttentionBatchInvariance(t *testing.T) {
 	eachThreads(t, func(rigs []*rig) {
-		for _, c := range []struct{ heads, kvHeads, dim, n int }{{14, 2, 64, 600}, {8, 2, 32, 300}, {4, 4, 40, 200}} {
+		for _, c := range []struct {
+			heads, kvHeads, dim, vdim, n int
+			o                            AttentionOptions
+		}{
+			{14, 2, 64, 64, 600, AttentionOptions{Scale: 0.125}}, {8, 2, 32, 32, 300, AttentionOptions{Scale: 0.125}},
+			{4, 4, 40, 40, 200, AttentionOptions{Scale: 0.125}}, {6, 1, 48, 32, 650, AttentionOptions{Scale: 0.2, Window: 70}},
+			{4, 2, 32, 32, 600, AttentionOptions{Scale: 0.2, Window: 521, Softcap: 3}},
+		} {
 			if rigs[0].dev.variant == "ref" {
 				c.n = 100
 			}
@@ -127,7 +182,11 @@ func TestPagedAttentionBatchInvariance(t *testing.T) {
 			}
 			for _, dt := range cacheDTypes {
 				r := rigs[0]
-				p := newPaged(r, dt, 16, c.heads, c.kvHeads, c.dim, c.n, 130, 5)
+				p := newPaged(r, dt, 16, c.heads, c.kvHeads, c.dim, c.vdim, c.n, 130, 5)
+				p.o = c.o
+				if c.o.Softcap > 0 {
+					p.o.Sinks = r.random(F32, 1, c.heads)
+				}
 				whole := p.run(r.s, F32, piece{0, 0, c.n})
 				for _, other := range rigs {
 					for _, step := range []int{1, 1 + r.IntN(70), 64} {
@@ -142,14 +201,15 @@ func TestPagedAttentionBatchInvariance(t *testing.T) {
 								pieces = append(pieces, piece{1, 129, 130}, piece{2, 0, 5})
 							}
 							out := p.run(other.s, F32, pieces...)
-							r.same(fmt.Sprintf("%+v %v positions %d to %d, %d threads", c, dt, at, end, other.dev.threads),
+							r.same(fmt.Sprintf("%d/%d heads of %d/%d, %+v %v positions %d to %d, %d threads", c.heads, c.kvHeads, c.dim, c.vdim, c.o, dt, at, end, other.dev.threads),
 								out.RowRange(0, end-at), whole.RowRange(at, end))
 						}
 					}
 				}
 				// The same sequence in other blocks, of another size.
 				moved := &paged{}
-				*moved = *newPaged(r, dt, 8, c.heads, c.kvHeads, c.dim, c.n)
+				*moved = *newPaged(r, dt, 8, c.heads, c.kvHeads, c.dim, c.vdim, c.n)
+				moved.o = p.o
 				moved.q = p.q
 				slots := make([]int32, c.n)
 				for i := range slots {
@@ -165,10 +225,12 @@ func TestPagedAttentionBatchInvariance(t *testing.T) {
 func TestStoreKV(t *testing.T) {
 	eachVariant(t, func(r *rig) {
 		for _, dt := range cacheDTypes {
-			for _, s := range []struct{ rows, heads, dim, blockSize int }{{0, 1, 4, 16}, {1, 2, 64, 16}, {60, 3, 20, 7}, {40, 1, 128, 16}} {
-				c, err := NewKVCache(r.dev, dt, 20, s.blockSize, s.heads, s.dim)
+			for _, s := range []struct{ rows, heads, dim, vdim, blockSize int }{
+				{0, 1, 4, 4, 16}, {1, 2, 64, 64, 16}, {60, 3, 20, 20, 7}, {40, 1, 128, 128, 16}, {33, 2, 24, 16, 16},
+			} {
+				c, err := NewKVCache(r.dev, dt, 20, s.blockSize, s.heads, s.dim, s.vdim)
 				r.ok(err)
-				k, v := r.random(F32, s.rows, s.heads*s.dim), r.random(F32, s.rows, s.heads*s.dim)
+				k, v := r.random(F32, s.rows, s.heads*s.dim), r.random(F32, s.rows, s.heads*s.vdim)
 				slots := make([]int32, s.rows)
 				for i, slot := range r.Perm(20 * s.blockSize)[:s.rows] {
 					slots[i] = int32(slot)
@@ -184,7 +246,7 @@ func TestStoreKV(t *testing.T) {
 				if !bytes.Equal(c.K.Buf.data, want.K.Buf.data) || !bytes.Equal(c.V.Buf.data, want.V.Buf.data) {
 					r.Fatalf("%v %+v: not what the reference stores", dt, s)
 				}
-				if n := KVCacheBytes(dt, 20, s.blockSize, s.heads, s.dim); n != int64(c.K.Buf.Len()+c.V.Buf.Len()) {
+				if n := KVCacheBytes(dt, 20, s.blockSize, s.heads, s.dim, s.vdim); n != int64(c.K.Buf.Len()+c.V.Buf.Len()) {
 					r.Errorf("cache of %d bytes, KVCacheBytes says %d", c.K.Buf.Len()+c.V.Buf.Len(), n)
 				}
 				r.ok(c.Close())

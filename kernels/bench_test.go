@@ -213,10 +213,10 @@ func BenchmarkAttention(b *testing.B) {
 				b.Run(fmt.Sprintf("%s/%s/%v", m.name, s.name, dt), func(b *testing.B) {
 					d := benchDevice(b)
 					blocks := s.seqLen / 16 * s.seqs
-					one := KVCacheBytes(dt, blocks, 16, m.kvHeads, m.dim)
+					one := KVCacheBytes(dt, blocks, 16, m.kvHeads, m.dim, m.dim)
 					layers := make([]KVCache, 1+memory/one)
 					for i := range layers {
-						c, err := NewKVCache(d, dt, blocks, 16, m.kvHeads, m.dim)
+						c, err := NewKVCache(d, dt, blocks, 16, m.kvHeads, m.dim, m.dim)
 						if err != nil {
 							b.Fatal(err)
 						}
@@ -240,7 +240,7 @@ func BenchmarkAttention(b *testing.B) {
 					batch := AttentionBatch{QueryStarts: starts, SeqLens: lens, BlockTables: tables, NumSeqs: s.seqs, MaxSeqLen: s.seqLen}
 					st := d.NewStream()
 					t := measure(b, func(i int) error {
-						return PagedAttention(st, out, q, layers[i%len(layers)], batch, m.heads, 0.125)
+						return PagedAttention(st, out, q, layers[i%len(layers)], batch, m.heads, AttentionOptions{Scale: 0.125})
 					})
 					seen := float64(s.seqs*s.queries) * (float64(s.seqLen) - float64(s.queries-1)/2)
 					report(b, d, t, float64(one), 4*seen*float64(m.heads*m.dim), limitsOf(b, d).F32GFLOPs)
@@ -266,7 +266,7 @@ func BenchmarkRows(b *testing.B) {
 		for i := range index.ints(0) {
 			index.ints(0)[i] = int32(i)
 		}
-		cache, err := NewKVCache(d, F32, 32, 16, kvHeads, dim)
+		cache, err := NewKVCache(d, F32, 32, 16, kvHeads, dim, dim)
 		if err != nil {
 			b.Fatal(err)
 		}
@@ -283,8 +283,8 @@ func BenchmarkRows(b *testing.B) {
 			{"rmsnorm", 6 * hidden, func() error { return RMSNorm(st, out, x, w, 1e-6) }},
 			{"add rmsnorm", 14 * hidden, func() error { return AddRMSNorm(st, out, x, y, w, 1e-6) }},
 			{"head rmsnorm", 8 * heads * dim, func() error { return HeadRMSNorm(st, q, wh, heads, 1e-6) }},
-			{"rope", 8 * heads * dim, func() error { return RoPE(st, q, index, table, heads) }},
-			{"silu mul", 10 * ff, func() error { return SiLUMul(st, act, gateUp) }},
+			{"rope", 8 * heads * dim, func() error { return RoPE(st, q, index, table, heads, Halves) }},
+			{"silu mul", 10 * ff, func() error { return GatedMul(st, act, gateUp, SiLU) }},
 			{"store kv", 16 * kvHeads * dim, func() error { return StoreKV(st, cache, k, k, index) }},
 			{"embed", 6 * hidden, func() error { return Embed(st, x, embedding, index) }},
 			{"gather", 4 * hidden, func() error { return Gather(st, out, xb, index) }},

@@ -19,8 +19,12 @@ package kernels
 #cgo nocallback kn_rope
 #cgo noescape kn_matmul
 #cgo nocallback kn_matmul
-#cgo noescape kn_silu_mul
-#cgo nocallback kn_silu_mul
+#cgo noescape kn_layernorm
+#cgo nocallback kn_layernorm
+#cgo noescape kn_gated_mul
+#cgo nocallback kn_gated_mul
+#cgo noescape kn_activate
+#cgo nocallback kn_activate
 #cgo noescape kn_add
 #cgo nocallback kn_add
 #cgo noescape kn_gather
@@ -40,6 +44,7 @@ import "C"
 import (
 	"errors"
 	"fmt"
+	"math"
 	"unsafe"
 )
 
@@ -110,7 +115,7 @@ func cCache(c KVCache) C.kn_cache {
 		k: c.K.ptr(), v: c.V.ptr(),
 		k_scales: (*C.float)(c.KScales.ptr()), v_scales: (*C.float)(c.VScales.ptr()),
 		dt: C.int32_t(c.K.DType), block_size: C.int32_t(c.BlockSize),
-		kv_heads: C.int32_t(c.NumKVHeads), head_dim: C.int32_t(c.HeadDim),
+		kv_heads: C.int32_t(c.NumKVHeads), head_dim: C.int32_t(c.HeadDim), value_dim: C.int32_t(c.ValueDim),
 	}
 }
 
@@ -135,16 +140,24 @@ func (c *cBackend) headRMSNorm(x, w Tensor, numHeads int, eps float32) error {
 	return result(C.kn_head_rmsnorm(c.dev, cTensor(x), cTensor(w), C.int(numHeads), C.float(eps)))
 }
 
-func (c *cBackend) rope(x, positions, table Tensor, numHeads int) error {
-	return result(C.kn_rope(c.dev, cTensor(x), cTensor(positions), cTensor(table), C.int(numHeads)))
+func (c *cBackend) layerNorm(out, x, w, b Tensor, eps float32) error {
+	return result(C.kn_layernorm(c.dev, cTensor(out), cTensor(x), cTensor(w), cTensor(b), C.float(eps)))
+}
+
+func (c *cBackend) rope(x, positions, table Tensor, numHeads int, pairs Pairs) error {
+	return result(C.kn_rope(c.dev, cTensor(x), cTensor(positions), cTensor(table), C.int(numHeads), C.int(pairs)))
 }
 
 func (c *cBackend) matMul(out, x Tensor, m *Matrix) error {
 	return result(C.kn_matmul(c.dev, cTensor(out), cTensor(x), cMatrix(m)))
 }
 
-func (c *cBackend) siluMul(out, gateUp Tensor) error {
-	return result(C.kn_silu_mul(c.dev, cTensor(out), cTensor(gateUp)))
+func (c *cBackend) gatedMul(out, gateUp Tensor, act Activation) error {
+	return result(C.kn_gated_mul(c.dev, cTensor(out), cTensor(gateUp), C.int(act)))
+}
+
+func (c *cBackend) activate(x Tensor, act Activation, limit float32) error {
+	return result(C.kn_activate(c.dev, cTensor(x), C.int(act), C.float(limit)))
 }
 
 func (c *cBackend) add(x, y Tensor) error { return result(C.kn_add(c.dev, cTensor(x), cTensor(y))) }
@@ -158,14 +171,21 @@ func (c *cBackend) storeKV(cache KVCache, k, v, slots Tensor) error {
 }
 
 func (c *cBackend) pagedAttention(
-	out, q Tensor, cache KVCache, b AttentionBatch, numHeads int, scale float32,
+	out, q Tensor, cache KVCache, b AttentionBatch, numHeads int, o AttentionOptions,
 ) error {
 	batch := C.kn_batch{
 		starts: (*C.int32_t)(b.QueryStarts.ptr()), lens: (*C.int32_t)(b.SeqLens.ptr()),
 		blocks: (*C.int32_t)(b.BlockTables.ptr()), blocks_stride: C.int64_t(b.BlockTables.Stride),
 		seqs: C.int32_t(b.NumSeqs),
 	}
-	return result(C.kn_attention(c.dev, cTensor(out), cTensor(q), cCache(cache), batch, C.int(numHeads), C.float(scale)))
+	how := C.kn_attend{scale: C.float(o.Scale), softcap: C.float(o.Softcap), window: C.int32_t(min(o.Window, math.MaxInt32))}
+	if o.Bidirectional {
+		how.bidirectional = 1
+	}
+	if o.Sinks.Rows > 0 {
+		how.sinks = (*C.float)(o.Sinks.ptr())
+	}
+	return result(C.kn_attention(c.dev, cTensor(out), cTensor(q), cCache(cache), batch, C.int(numHeads), how))
 }
 
 func (c *cBackend) lora(out, x Tensor, runs []LoRARun) error {

@@ -39,13 +39,15 @@ type backend interface {
 	rmsNorm(out, x, w Tensor, eps float32) error
 	addRMSNorm(out, x, y, w Tensor, eps float32) error
 	headRMSNorm(x, w Tensor, numHeads int, eps float32) error
-	rope(x, positions, table Tensor, numHeads int) error
+	rope(x, positions, table Tensor, numHeads int, pairs Pairs) error
 	matMul(out, x Tensor, m *Matrix) error
-	siluMul(out, gateUp Tensor) error
+	gatedMul(out, gateUp Tensor, act Activation) error
+	activate(x Tensor, act Activation, limit float32) error
+	layerNorm(out, x, w, b Tensor, eps float32) error
 	add(x, y Tensor) error
 	gather(out, x, rows Tensor) error
 	storeKV(c KVCache, k, v, slots Tensor) error
-	pagedAttention(out, q Tensor, c KVCache, b AttentionBatch, numHeads int, scale float32) error
+	pagedAttention(out, q Tensor, c KVCache, b AttentionBatch, numHeads int, o AttentionOptions) error
 	lora(out, x Tensor, runs []LoRARun) error
 	blockSums(max []float32, sum []float64, row []float32, scale float64) error
 	pack(m *Matrix, firstRow int, p MatrixPart) error

@@ -141,7 +141,7 @@ func TestNoLeak(t *testing.T) {
 		r.ok(err)
 		m, err := dev.PackMatrix(BF16, 1000, MatrixPart{make([]byte, 4e6), F32, 1000})
 		r.ok(err)
-		c, err := NewKVCache(dev, F32, 64, 16, 4, 64)
+		c, err := NewKVCache(dev, F32, 64, 16, 4, 64, 64)
 		r.ok(err)
 		buf, err := dev.Alloc(64 * 1000 * 8)
 		r.ok(err)

@@ -98,13 +98,21 @@ int kn_head_rmsnorm(kn_dev *d, kn_tensor x, kn_tensor w, int heads, float eps) {
   return kn_dev_ops(d)->head_rmsnorm(d, x, w, heads, eps);
 }
 
-int kn_rope(kn_dev *d, kn_tensor x, kn_tensor positions, kn_tensor table, int heads) {
-  return kn_dev_ops(d)->rope(d, x, positions, table, heads);
+int kn_layernorm(kn_dev *d, kn_tensor out, kn_tensor x, kn_tensor w, kn_tensor b, float eps) {
+  return kn_dev_ops(d)->layernorm(d, out, x, w, b, eps);
+}
+
+int kn_rope(kn_dev *d, kn_tensor x, kn_tensor positions, kn_tensor table, int heads, int interleaved) {
+  return kn_dev_ops(d)->rope(d, x, positions, table, heads, interleaved);
 }
 
 int kn_matmul(kn_dev *d, kn_tensor out, kn_tensor x, kn_matrix m) { return kn_dev_ops(d)->matmul(d, out, x, m); }
 
-int kn_silu_mul(kn_dev *d, kn_tensor out, kn_tensor gate_up) { return kn_dev_ops(d)->silu_mul(d, out, gate_up); }
+int kn_gated_mul(kn_dev *d, kn_tensor out, kn_tensor gate_up, int act) {
+  return kn_dev_ops(d)->gated_mul(d, out, gate_up, act);
+}
+
+int kn_activate(kn_dev *d, kn_tensor x, int act, float limit) { return kn_dev_ops(d)->activate(d, x, act, limit); }
 
 int kn_add(kn_dev *d, kn_tensor x, kn_tensor y) { return kn_dev_ops(d)->add(d, x, y); }
 
@@ -121,8 +129,8 @@ int kn_store_kv(kn_dev *d, kn_cache c, kn_tensor k, kn_tensor v, kn_tensor slots
   return kn_dev_ops(d)->store_kv(d, c, k, v, slots);
 }
 
-int kn_attention(kn_dev *d, kn_tensor out, kn_tensor q, kn_cache c, kn_batch b, int heads, float scale) {
-  return kn_dev_ops(d)->attention(d, out, q, c, b, heads, scale);
+int kn_attention(kn_dev *d, kn_tensor out, kn_tensor q, kn_cache c, kn_batch b, int heads, kn_attend how) {
+  return kn_dev_ops(d)->attention(d, out, q, c, b, heads, how);
 }
 
 int kn_lora(kn_dev *d, kn_tensor out, kn_tensor x, int64_t n) {

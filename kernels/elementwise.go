@@ -2,27 +2,80 @@ package kernels
 
 import "fmt"
 
-// SiLUMul computes out[t,i] = g*sigmoid(g)*u with g = gateUp[t,i] and u = gateUp[t,I+i].
+// Activation is a function of single elements.
+type Activation int
+
+// The activations.
+const (
+	SiLU          Activation = 1 + iota // x*sigmoid(x)
+	GELU                                // x*Phi(x), Phi the normal distribution's
+	GELUTanh                            // x/2 * (1 + tanh(sqrt(2/pi) * (x + 0.044715*x³)))
+	ReLU                                // max(x, 0)
+	Tanh                                // of Activate only
+	ClampedSwiGLU                       // of GatedMul only, see there
+	softcap
+	times
+)
+
+// GatedMul computes out[t,i] = act(g)*u with g = gateUp[t,i] and u = gateUp[t,I+i]. ClampedSwiGLU, which gpt-oss has, is
+// (clamp(u, -7, 7) + 1) * y*sigmoid(1.702*y) with y = min(g, 7).
 //
 //	out     F32 or BF16 [num_tokens, I]
 //	gateUp  F32 [num_tokens, 2*I]
-func SiLUMul(s *Stream, out, gateUp Tensor) error {
+func GatedMul(s *Stream, out, gateUp Tensor, act Activation) error {
 	err := gateUp.check("gateUp", onlyF32, -1, 2*out.Cols)
 	if err == nil {
 		err = out.check("out", f32orBF16, gateUp.Rows, -1)
 	}
+	if err == nil && (act < SiLU || act > ClampedSwiGLU || act == Tanh) {
+		err = fmt.Errorf("activation %d: %w", act, ErrShape)
+	}
 	if err != nil {
-		return fmt.Errorf("silu mul: %w", err)
+		return fmt.Errorf("gated mul: %w", err)
 	}
 	if out.Rows == 0 || out.Cols == 0 {
 		return nil
 	}
-	impl, err := s.begin("silu mul")
+	impl, err := s.begin("gated mul")
 	if err != nil {
 		return err
 	}
 	defer s.end()
-	return impl.siluMul(out, gateUp)
+	return impl.gatedMul(out, gateUp, act)
+}
+
+// Activate replaces each element of x, F32, by act of it.
+func Activate(s *Stream, x Tensor, act Activation) error {
+	if act < SiLU || act > Tanh {
+		return fmt.Errorf("activate: activation %d: %w", act, ErrShape)
+	}
+	return activate(s, "activate", x, act, 0)
+}
+
+// Scale multiplies each element of x, F32, by a factor.
+func Scale(s *Stream, x Tensor, factor float32) error { return activate(s, "scale", x, times, factor) }
+
+// Softcap replaces each element of x, F32, by limit*tanh(x/limit). limit is positive.
+func Softcap(s *Stream, x Tensor, limit float32) error {
+	if !(limit > 0) {
+		return fmt.Errorf("softcap at %g: %w", limit, ErrShape)
+	}
+	return activate(s, "softcap", x, softcap, limit)
+}
+
+func activate(s *Stream, op string, x Tensor, act Activation, limit float32) error {
+	if err := x.check("x", onlyF32, -1, -1); err != nil {
+		return fmt.Errorf("%s: %w", op, err)
+	}
+	if x.Rows == 0 || x.Cols == 0 {
+		return nil
+	}
+	impl, err := s.begin(op)
+	if err != nil {
+		return err
+	}
+	defer s.end()
+	return impl.activate(x, act, limit)
 }
 
 // Add computes x += y, both F32 of one shape. y may have one row, which is then added to every row of x (a bias).

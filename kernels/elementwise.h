@@ -1,10 +1,11 @@
-// Ops without sums: rope, silu-mul, add, embed.
+// Ops without sums: rope, activations, add, embed.
 
 typedef struct {
   kn_tensor x, y, out;
   const int32_t *ids;
   kn_matrix m;
-  int heads;
+  int heads, kind;
+  float limit;
 } rows_job;
 
 static void rope_chunk(void *ctx, int64_t chunk, int worker) {
@@ -16,7 +17,12 @@ static void rope_chunk(void *ctx, int64_t chunk, int worker) {
     const float *cos = (const float *)j->y.p + j->ids[t] * j->y.stride, *sin = cos + half;
     for (int h = 0; h < j->heads; h++) {
       float *a = (float *)j->x.p + t * j->x.stride + h * dim, *b = a + half;
-      for (int i = 0; i < half; i += VL) {
+      for (int i = 0; j->kind && i < half; i++) {
+        const float x = a[2 * i], y = a[2 * i + 1];
+        a[2 * i] = x * cos[i] - y * sin[i];
+        a[2 * i + 1] = y * cos[i] + x * sin[i];
+      }
+      for (int i = 0; !j->kind && i < half; i += VL) {
         int n = half - i < VL ? half - i : VL;
         vf va = load_part(a + i, n), vb = load_part(b + i, n), c = load_part(cos + i, n), s = load_part(sin + i, n);
         store_part(a + i, v_sub(v_mul(va, c), v_mul(vb, s)), n);
@@ -26,28 +32,60 @@ static void rope_chunk(void *ctx, int64_t chunk, int worker) {
   }
 }
 
-static int rope(kn_dev *d, kn_tensor x, kn_tensor positions, kn_tensor table, int heads) {
-  rows_job j = {.x = x, .y = table, .ids = positions.p, .heads = heads};
+static int rope(kn_dev *d, kn_tensor x, kn_tensor positions, kn_tensor table, int heads, int interleaved) {
+  rows_job j = {.x = x, .y = table, .ids = positions.p, .heads = heads, .kind = interleaved};
   run_if_big(d, (int64_t)x.rows * x.cols * 8, rope_chunk, &j, divide_up(x.rows, ROWS_PER_CHUNK));
   return KN_OK;
 }
 
-// Below -104 the gate's value is nothing, and the bound of v_exp would make something of it.
-INLINE vf silu_mul_of(vf g, vf u) {
-  vf e = v_exp(v_sub(v_zero(), g));
-  return v_mul(v_zero_below(v_div(g, v_add(v_set1(1.0f), e)), g, -104.0f), u);
+// sigmoid_times is g*sigmoid(t). Below -104 its value is nothing, and the bound of v_exp would make something of it.
+INLINE vf sigmoid_times(vf g, vf t) {
+  vf e = v_exp(v_sub(v_zero(), t));
+  return v_zero_below(v_div(g, v_add(v_set1(1.0f), e)), t, -104.0f);
 }
 
-static void silu_mul_chunk(void *ctx, int64_t chunk, int worker) {
-  (void)worker;
-  const rows_job *j = ctx;
+// gelu is x*Phi(x), with erf by Abramowitz and Stegun's 7.1.26: an error of 1.5e-7 of x at most.
+INLINE vf gelu(vf x) {
+  const vf z = v_mul(v_max(x, v_sub(v_zero(), x)), v_set1(0.70710678f));
+  const vf t = v_div(v_set1(1.0f), v_fma(z, v_set1(0.3275911f), v_set1(1.0f)));
+  vf p = v_set1(1.061405429f);
+  p = v_fma(p, t, v_set1(-1.453152027f));
+  p = v_fma(p, t, v_set1(1.421413741f));
+  p = v_fma(p, t, v_set1(-0.284496736f));
+  p = v_fma(p, t, v_set1(0.254829592f));
+  const vf rest = v_mul(v_mul(p, t), v_exp(v_sub(v_zero(), v_mul(z, z)))); // 1 - erf(z)
+  const vf share = v_add(v_zero_below(v_sub(v_set1(2.0f), rest), x, 0), v_sub(rest, v_zero_below(rest, x, 0)));
+  return v_mul(v_mul(x, v_set1(0.5f)), share);
+}
+
+INLINE vf act_of(const int act, vf x, float limit) {
+  switch (act) {
+    case KN_SILU: return sigmoid_times(x, x);
+    case KN_GELU: return gelu(x);
+    case KN_GELU_TANH: // x/2 * (1 + tanh(sqrt(2/pi) * (x + 0.044715 x^3)))
+      return sigmoid_times(x, v_mul(v_mul(x, v_set1(1.59576912f)), v_fma(v_mul(x, x), v_set1(0.044715f), v_set1(1.0f))));
+    case KN_RELU: return v_max(v_zero(), x);
+    case KN_TANH: return v_tanh(x);
+    case KN_SOFTCAP: return v_mul(v_tanh(v_div(x, v_set1(limit))), v_set1(limit));
+    default: return v_mul(x, v_set1(limit)); // KN_TIMES
+  }
+}
+
+INLINE vf gated_of(const int act, vf g, vf u) {
+  if (act != KN_CLAMPED_SWIGLU) return v_mul(act_of(act, g, 0), u);
+  const vf top = v_set1(7.0f), y = v_min(top, g);
+  return v_mul(v_add(v_min(top, v_max(v_set1(-7.0f), u)), v_set1(1.0f)), sigmoid_times(y, v_mul(y, v_set1(1.702f))));
+}
+
+enum { PIECE = 2048 }; // of a row: decode has few rows, but long ones
+
+INLINE void gated_piece(const int act, const rows_job *j, int64_t chunk) {
   int n = j->out.cols;
-  // A chunk is a piece of one row: decode has few rows, but long ones.
-  int64_t per_row = divide_up(n, 2048), t = chunk / per_row, i = chunk % per_row * 2048, end = lower(i + 2048, n);
+  int64_t per_row = divide_up(n, PIECE), t = chunk / per_row, i = chunk % per_row * PIECE, end = lower(i + PIECE, n);
   const float *gate = (const float *)j->x.p + t * j->x.stride, *up = gate + n;
   for (; i < end; i += VL) {
     int part = (int)lower(end - i, VL);
-    vf y = silu_mul_of(load_part(gate + i, part), load_part(up + i, part));
+    vf y = gated_of(act, load_part(gate + i, part), load_part(up + i, part));
     if (j->out.dt == KN_F32)
       store_part((float *)j->out.p + t * j->out.stride + i, y, part);
     else if (part < VL)
@@ -57,9 +95,50 @@ static void silu_mul_chunk(void *ctx, int64_t chunk, int worker) {
   }
 }
 
-static int silu_mul(kn_dev *d, kn_tensor out, kn_tensor gate_up) {
-  rows_job j = {.x = gate_up, .out = out};
-  run_if_big(d, (int64_t)out.rows * out.cols * 12, silu_mul_chunk, &j, out.rows * divide_up(out.cols, 2048));
+static void gated_chunk(void *ctx, int64_t chunk, int worker) {
+  (void)worker;
+  const rows_job *j = ctx;
+  switch (j->kind) {
+    case KN_SILU: gated_piece(KN_SILU, j, chunk); break;
+    case KN_GELU: gated_piece(KN_GELU, j, chunk); break;
+    case KN_GELU_TANH: gated_piece(KN_GELU_TANH, j, chunk); break;
+    case KN_RELU: gated_piece(KN_RELU, j, chunk); break;
+    case KN_CLAMPED_SWIGLU: gated_piece(KN_CLAMPED_SWIGLU, j, chunk); break;
+  }
+}
+
+static int gated_mul(kn_dev *d, kn_tensor out, kn_tensor gate_up, int act) {
+  rows_job j = {.x = gate_up, .out = out, .kind = act};
+  run_if_big(d, (int64_t)out.rows * out.cols * 12, gated_chunk, &j, out.rows * divide_up(out.cols, PIECE));
+  return KN_OK;
+}
+
+INLINE void activate_piece(const int act, const rows_job *j, int64_t chunk) {
+  int64_t per_row = divide_up(j->x.cols, PIECE), t = chunk / per_row, i = chunk % per_row * PIECE, end = lower(i + PIECE, j->x.cols);
+  float *x = (float *)j->x.p + t * j->x.stride;
+  for (; i < end; i += VL) {
+    int part = (int)lower(end - i, VL);
+    store_part(x + i, act_of(act, load_part(x + i, part), j->limit), part);
+  }
+}
+
+static void activate_chunk(void *ctx, int64_t chunk, int worker) {
+  (void)worker;
+  const rows_job *j = ctx;
+  switch (j->kind) {
+    case KN_SILU: activate_piece(KN_SILU, j, chunk); break;
+    case KN_GELU: activate_piece(KN_GELU, j, chunk); break;
+    case KN_GELU_TANH: activate_piece(KN_GELU_TANH, j, chunk); break;
+    case KN_RELU: activate_piece(KN_RELU, j, chunk); break;
+    case KN_TANH: activate_piece(KN_TANH, j, chunk); break;
+    case KN_SOFTCAP: activate_piece(KN_SOFTCAP, j, chunk); break;
+    case KN_TIMES: activate_piece(KN_TIMES, j, chunk); break;
+  }
+}
+
+static int activate(kn_dev *d, kn_tensor x, int act, float limit) {
+  rows_job j = {.x = x, .kind = act, .limit = limit};
+  run_if_big(d, (int64_t)x.rows * x.cols * 12, activate_chunk, &j, x.rows * divide_up(x.cols, PIECE));
   return KN_OK;
 }
 

@@ -16,7 +16,7 @@ func TestHostileArguments(t *testing.T) {
 	kv, small, pos := r.random(F32, rows, kvHeads*dim), r.random(F32, 1, dim), r.ints(0, 1, 2)
 	table, m := r.random(F32, 8, dim), r.matrix(BF16, hidden, hidden)
 	a, b := r.matrix(F32, 2, hidden), r.matrix(F32, hidden, 2)
-	c, err := NewKVCache(r.dev, F32, 4, 4, kvHeads, dim)
+	c, err := NewKVCache(r.dev, F32, 4, 4, kvHeads, dim, dim)
 	r.ok(err)
 	defer c.Close() //nolint:errcheck // the device's Close tells
 	batch := AttentionBatch{r.ints(0, 3), r.ints(5), r.ints(2, 1), 1, 5}
@@ -56,12 +56,12 @@ func TestHostileArguments(t *testing.T) {
 		{"head rmsnorm heads", "head rmsnorm: 16 columns of x for 3 heads", ErrShape, func() error { return HeadRMSNorm(r.s, x, small, 3, 0) }},
 		{"head rmsnorm no heads", "head rmsnorm: 16 columns", ErrShape, func() error { return HeadRMSNorm(r.s, x, small, 0, 0) }},
 		{"head rmsnorm w", "head rmsnorm: w", ErrShape, func() error { return HeadRMSNorm(r.s, x, w, heads, 0) }},
-		{"rope position", "rope: positions[2] is 8", ErrIndex, func() error { return RoPE(r.s, x, r.ints(0, 1, 8), table, heads) }},
-		{"rope table", "rope: table", ErrShape, func() error { return RoPE(r.s, x, pos, w, heads) }},
-		{"rope odd table", "rope: table", ErrShape, func() error { return RoPE(r.s, x, pos, table.Columns(0, 3), heads) }},
-		{"silu mul", "silu mul: gateUp", ErrShape, func() error { return SiLUMul(r.s, out, x) }},
-		{"silu mul dtype", "silu mul: out is int32", ErrDType, func() error {
-			return SiLUMul(r.s, with(out, func(t *Tensor) { t.DType = I32 }), wide)
+		{"rope position", "rope: positions[2] is 8", ErrIndex, func() error { return RoPE(r.s, x, r.ints(0, 1, 8), table, heads, Halves) }},
+		{"rope table", "rope: table", ErrShape, func() error { return RoPE(r.s, x, pos, w, heads, Halves) }},
+		{"rope odd table", "rope: table", ErrShape, func() error { return RoPE(r.s, x, pos, table.Columns(0, 3), heads, Halves) }},
+		{"gated mul", "gated mul: gateUp", ErrShape, func() error { return GatedMul(r.s, out, x, SiLU) }},
+		{"gated mul dtype", "gated mul: out is int32", ErrDType, func() error {
+			return GatedMul(r.s, with(out, func(t *Tensor) { t.DType = I32 }), wide, SiLU)
 		}},
 		{"add", "add: y", ErrShape, func() error { return Add(r.s, x, y.RowRange(0, 2)) }},
 		{"gather row", "gather: rows[0] is 3", ErrIndex, func() error { return Gather(r.s, out, x, r.ints(3, 0, 0)) }},
@@ -142,7 +142,7 @@ func TestHostileArguments(t *testing.T) {
 	} {
 		with, heads := batch, heads
 		says, want := f(&with, &heads)
-		cases = append(cases, bad{"attention " + name, says, want, func() error { return PagedAttention(r.s, out, x, c, with, heads, 1) }})
+		cases = append(cases, bad{"attention " + name, says, want, func() error { return PagedAttention(r.s, out, x, c, with, heads, AttentionOptions{Scale: 1}) }})
 	}
 	before := r.clone(out)
 	for _, c := range cases {
@@ -231,7 +231,7 @@ func TestNewKVCacheErrors(t *testing.T) {
 		{F16, 1, 1, 1, 1, ErrDType}, {I32, 1, 1, 1, 1, ErrDType}, {F32, 0, 1, 1, 1, ErrShape}, {F32, 1, 0, 1, 1, ErrShape},
 		{F32, 1, 1025, 1, 1, ErrShape}, {F32, 1, 1, 0, 1, ErrShape}, {F32, 1, 1, 1, 0, ErrShape}, {F32, 1, 1, 1, 1025, ErrShape},
 	} {
-		if _, err := NewKVCache(r.dev, c.dt, c.blocks, c.blockSize, c.heads, c.dim); !errors.Is(err, c.want) {
+		if _, err := NewKVCache(r.dev, c.dt, c.blocks, c.blockSize, c.heads, c.dim, c.dim); !errors.Is(err, c.want) {
 			t.Errorf("%+v: %v", c, err)
 		}
 	}

@@ -6,6 +6,7 @@
 
 enum { KN_OK = 0, KN_NOMEM = 1 };
 enum { KN_F32 = 1, KN_BF16, KN_F16, KN_I32, KN_FP8, KN_I8, KN_W8 = 16, KN_W4 }; // as DType in Go
+enum { KN_SILU = 1, KN_GELU, KN_GELU_TANH, KN_RELU, KN_TANH, KN_CLAMPED_SWIGLU, KN_SOFTCAP, KN_TIMES }; // as Activation in Go
 enum { KN_PANEL = 64 };                                   // columns of a packed panel
 
 // Row-major view: element (r, c) is at p + (r*stride + c)*size.
@@ -33,8 +34,15 @@ typedef struct {
 typedef struct {
   void *k, *v;
   float *k_scales, *v_scales; // of I8
-  int32_t dt, block_size, kv_heads, head_dim;
+  int32_t dt, block_size, kv_heads, head_dim, value_dim;
 } kn_cache;
+
+// How queries attend, see AttentionOptions.
+typedef struct {
+  float scale, softcap;
+  int32_t window, bidirectional;
+  const float *sinks; // NULL: none
+} kn_attend;
 
 typedef struct {
   const int32_t *starts, *lens, *blocks; // [seqs+1], [seqs], [seqs][blocks_stride]
@@ -63,13 +71,15 @@ int kn_embed(kn_dev *d, kn_tensor out, kn_matrix m, kn_tensor ids);
 int kn_rmsnorm(kn_dev *d, kn_tensor out, kn_tensor x, kn_tensor w, float eps);
 int kn_add_rmsnorm(kn_dev *d, kn_tensor out, kn_tensor x, kn_tensor y, kn_tensor w, float eps);
 int kn_head_rmsnorm(kn_dev *d, kn_tensor x, kn_tensor w, int heads, float eps);
-int kn_rope(kn_dev *d, kn_tensor x, kn_tensor positions, kn_tensor table, int heads);
+int kn_layernorm(kn_dev *d, kn_tensor out, kn_tensor x, kn_tensor w, kn_tensor b, float eps);
+int kn_rope(kn_dev *d, kn_tensor x, kn_tensor positions, kn_tensor table, int heads, int interleaved);
 int kn_matmul(kn_dev *d, kn_tensor out, kn_tensor x, kn_matrix m);
-int kn_silu_mul(kn_dev *d, kn_tensor out, kn_tensor gate_up);
+int kn_gated_mul(kn_dev *d, kn_tensor out, kn_tensor gate_up, int act);
+int kn_activate(kn_dev *d, kn_tensor x, int act, float limit); // limit: of KN_SOFTCAP and KN_TIMES
 int kn_add(kn_dev *d, kn_tensor x, kn_tensor y);
 int kn_gather(kn_dev *d, kn_tensor out, kn_tensor x, kn_tensor rows);
 int kn_store_kv(kn_dev *d, kn_cache c, kn_tensor k, kn_tensor v, kn_tensor slots);
-int kn_attention(kn_dev *d, kn_tensor out, kn_tensor q, kn_cache c, kn_batch b, int heads, float scale);
+int kn_attention(kn_dev *d, kn_tensor out, kn_tensor q, kn_cache c, kn_batch b, int heads, kn_attend how);
 // kn_lora_runs returns room for n runs, which kn_lora then takes; NULL: no memory.
 kn_run_lora *kn_lora_runs(kn_dev *d, int64_t n);
 int kn_lora(kn_dev *d, kn_tensor out, kn_tensor x, int64_t n);

@@ -87,7 +87,7 @@ static void store_kv_chunk(void *ctx, int64_t chunk, int worker) {
   (void)worker;
   const store_job *j = ctx;
   const kn_cache *c = &j->c;
-  const int dim = c->head_dim;
+  const int dim = c->head_dim, vdim = c->value_dim;
   const int64_t bs = c->block_size, size = kv_size(c->dt), end = lower((chunk + 1) * 16, j->k.rows);
   float row[1024]; // head_dim is at most that
   for (int64_t t = chunk * 16; t < end; t++) {
@@ -96,7 +96,7 @@ static void store_kv_chunk(void *ctx, int64_t chunk, int worker) {
     for (int h = 0; h < c->kv_heads; h++) {
       int64_t head = slot / bs * c->kv_heads + h, place = slot % bs;
       const float *from_k = (const float *)j->k.p + t * j->k.stride, *from_v = (const float *)j->v.p + t * j->v.stride;
-      narrow_kv((char *)c->v + (head * bs + place) * dim * size, c->dt, from_v + h * dim, dim, c->v_scales, head * bs + place);
+      narrow_kv((char *)c->v + (head * bs + place) * vdim * size, c->dt, from_v + h * vdim, vdim, c->v_scales, head * bs + place);
       narrow_kv(row, c->dt, from_k + h * dim, dim, c->k_scales, head * bs + place);
       const int64_t k = head * dim * bs + place;
       if (size == 4)
@@ -179,6 +179,20 @@ static void widen_kv(float *to, int dt, const char *from, int n) {
     v_store(out, dt == KN_FP8 ? v_f16(half) : load_kv(dt, in));
     memcpy(to + i, out, (size_t)part * 4);
   }
+}
+
+// v_tanh is within 2 units in the last place; NaN stays NaN.
+INLINE vf v_tanh(vf x) {
+  const vf y = v_min(v_set1(20.0f), v_max(v_set1(-20.0f), x)), mag = v_max(y, v_sub(v_zero(), y)), z = v_mul(y, y);
+  vf p = v_set1(-5.70498872745e-3f); // Cephes' polynomial, for |x| below 0.625
+  p = v_fma(p, z, v_set1(2.06390887954e-2f));
+  p = v_fma(p, z, v_set1(-5.37397155531e-2f));
+  p = v_fma(p, z, v_set1(1.33314422036e-1f));
+  p = v_fma(p, z, v_set1(-3.33332819422e-1f));
+  const vf small = v_fma(v_mul(p, z), y, y), one = v_set1(1.0f), e = v_exp(v_mul(mag, v_set1(-2.0f)));
+  const vf large = v_mul(v_div(v_sub(one, e), v_add(one, e)), v_div(y, v_max(v_set1(0.625f), mag)));
+  // The one where mag is below 0.625 and the other elsewhere; the sign of large is y/mag there.
+  return v_add(v_zero_below(large, mag, 0.625f), v_sub(small, v_zero_below(small, mag, 0.625f)));
 }
 
 // v_exp2 is 2^t for t of at most 0, within 1.5e-7 of it; 1 at 0, 0 below -126, NaN stays NaN.

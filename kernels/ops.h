@@ -9,8 +9,8 @@
 #include "matmul.h"
 #include "qmatmul.h"
 #include "norm.h"
-#include "elementwise.h"
 #include "kv.h"
+#include "elementwise.h"
 #include "attention.h"
 #include "lora.h"
 #include "blocksums.h"
@@ -20,10 +20,12 @@ const kn_ops KN_OPS = {
     .embed = embed,
     .rmsnorm = rmsnorm,
     .head_rmsnorm = head_rmsnorm,
+    .layernorm = layernorm,
     .rope = rope,
     .matmul = matmul,
     .pack = pack,
-    .silu_mul = silu_mul,
+    .gated_mul = gated_mul,
+    .activate = activate,
     .add = add,
     .store_kv = store_kv,
     .attention = attention,

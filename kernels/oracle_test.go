@@ -62,7 +62,7 @@ func TestReferenceAgainstFormulas(t *testing.T) {
 	}
 
 	act := r.raw(F32, tokens, hidden/2, 0)
-	r.ok(SiLUMul(r.s, act, x))
+	r.ok(GatedMul(r.s, act, x, SiLU))
 	for i := range tokens {
 		for k := range hidden / 2 {
 			g, u := float64(x.f32(i)[k]), float64(x.f32(i)[hidden/2+k])
@@ -78,7 +78,7 @@ func TestReferenceAgainstFormulas(t *testing.T) {
 			table.f32(p)[i], table.f32(p)[2+i] = float32(math.Cos(float64(p)*theta)), float32(math.Sin(float64(p)*theta))
 		}
 	}
-	r.ok(RoPE(r.s, turned, positions, table, hidden/dim))
+	r.ok(RoPE(r.s, turned, positions, table, hidden/dim, Halves))
 	for i, p := range positions.ints(0) {
 		for h := range hidden / dim {
 			from, to := x.f32(i)[h*dim:], turned.f32(i)[h*dim:]
@@ -92,7 +92,7 @@ func TestReferenceAgainstFormulas(t *testing.T) {
 	}
 
 	// One sequence of 11 tokens in blocks out of order, its last five as queries.
-	c, err := NewKVCache(r.dev, F32, 5, blockSize, kvHeads, dim)
+	c, err := NewKVCache(r.dev, F32, 5, blockSize, kvHeads, dim, dim)
 	r.ok(err)
 	defer c.Close() //nolint:errcheck // the device's Close tells
 	blocks := []int32{3, 0, 4}
@@ -104,7 +104,7 @@ func TestReferenceAgainstFormulas(t *testing.T) {
 	r.ok(StoreKV(r.s, c, k, v, r.ints(slots...)))
 	attended := r.raw(F32, tokens, heads*dim, 0)
 	batch := AttentionBatch{r.ints(0, tokens), r.ints(length), r.ints(blocks...), 1, length}
-	r.ok(PagedAttention(r.s, attended, q, c, batch, heads, 0.4))
+	r.ok(PagedAttention(r.s, attended, q, c, batch, heads, AttentionOptions{Scale: 0.4}))
 	for i := range tokens {
 		for h := range heads {
 			total, acc := 0.0, make([]float64, dim)

@@ -7,13 +7,15 @@ typedef struct {
   int (*embed)(kn_dev *, kn_tensor, kn_matrix, kn_tensor);
   int (*rmsnorm)(kn_dev *, kn_tensor, kn_tensor, kn_tensor, kn_tensor, float); // out, x, y (p NULL: none), w, eps
   int (*head_rmsnorm)(kn_dev *, kn_tensor, kn_tensor, int, float);
-  int (*rope)(kn_dev *, kn_tensor, kn_tensor, kn_tensor, int);
+  int (*layernorm)(kn_dev *, kn_tensor, kn_tensor, kn_tensor, kn_tensor, float);
+  int (*rope)(kn_dev *, kn_tensor, kn_tensor, kn_tensor, int, int);
   int (*matmul)(kn_dev *, kn_tensor, kn_tensor, kn_matrix);
   int (*pack)(kn_dev *, kn_matrix, int64_t, const void *, int, int64_t);
-  int (*silu_mul)(kn_dev *, kn_tensor, kn_tensor);
+  int (*gated_mul)(kn_dev *, kn_tensor, kn_tensor, int);
+  int (*activate)(kn_dev *, kn_tensor, int, float);
   int (*add)(kn_dev *, kn_tensor, kn_tensor);
   int (*store_kv)(kn_dev *, kn_cache, kn_tensor, kn_tensor, kn_tensor);
-  int (*attention)(kn_dev *, kn_tensor, kn_tensor, kn_cache, kn_batch, int, float);
+  int (*attention)(kn_dev *, kn_tensor, kn_tensor, kn_cache, kn_batch, int, kn_attend);
   int (*lora)(kn_dev *, kn_tensor, kn_tensor, kn_run_lora *, int64_t);
   int (*block_sums)(kn_dev *, const float *, int64_t, double, float *, double *);
   float (*fma)(int64_t iters, double *flops);

@@ -2,15 +2,24 @@ package kernels
 
 import "fmt"
 
-// RoPE turns the first rotary elements of each head by its token's position, in place: with r = rotary/2, pairs are
-// (i, i+r) (the rotate-half form), a' = a*cos - b*sin and b' = b*cos + a*sin.
+// Pairs say which elements of a head turn together.
+type Pairs int
+
+// The pairs of r = rotary/2 turns.
+const (
+	Halves      Pairs = iota // (i, i+r), the rotate-half form
+	Interleaved              // (2i, 2i+1)
+)
+
+// RoPE turns the first rotary elements of each head by its token's position, in place: a' = a*cos - b*sin and
+// b' = b*cos + a*sin for each pair (a, b).
 //
 //	x          F32 [num_tokens, num_heads*head_dim]
 //	positions  I32 [1, num_tokens], in [0, table rows)
 //	table      F32 [max_positions, rotary], cosines in the first half, sines in the second; rotary <= head_dim, even
 //
 // Source: Su et al. 2021, arXiv:2104.09864.
-func RoPE(s *Stream, x, positions, table Tensor, numHeads int) error {
+func RoPE(s *Stream, x, positions, table Tensor, numHeads int, pairs Pairs) error {
 	if err := checkRoPE(x, positions, table, numHeads); err != nil {
 		return fmt.Errorf("rope: %w", err)
 	}
@@ -22,7 +31,7 @@ func RoPE(s *Stream, x, positions, table Tensor, numHeads int) error {
 		return err
 	}
 	defer s.end()
-	return impl.rope(x, positions, table, numHeads)
+	return impl.rope(x, positions, table, numHeads, pairs)
 }
 
 func checkRoPE(x, positions, table Tensor, numHeads int) error {

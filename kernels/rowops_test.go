@@ -81,10 +81,32 @@ func TestRoPE(t *testing.T) {
 			for i := range pos {
 				pos[i] = int32(r.IntN(50))
 			}
-			want := r.clone(x)
-			r.ok(RoPE(r.s, x, r.ints(pos...), table, s.heads))
-			r.ok(refBackend{}.rope(want, r.ints(pos...), table, s.heads))
-			r.near(fmt.Sprint(s), x, want, func(int, int) float64 { return 3 * unit * 5 }) // terms below 5 cancel
+			for _, pairs := range []Pairs{Halves, Interleaved} {
+				want := r.clone(x)
+				r.ok(RoPE(r.s, x, r.ints(pos...), table, s.heads, pairs))
+				r.ok(refBackend{}.rope(want, r.ints(pos...), table, s.heads, pairs))
+				r.near(fmt.Sprint(s, pairs), x, want, func(int, int) float64 { return 3 * unit * 5 }) // terms below 5 cancel
+			}
+		}
+	})
+}
+
+// gateError is the error of an activation relative to its input, where it may be much larger than its output.
+var gateError = map[Activation]float64{GELU: 2e-7, GELUTanh: 2e-7, SiLU: 1e-7, ClampedSwiGLU: 1e-7}
+
+func TestLayerNorm(t *testing.T) {
+	eachVariant(t, func(r *rig) {
+		for _, s := range rowShapes {
+			for _, dt := range []DType{F32, BF16} {
+				x, w, b, out := r.random(F32, s.rows, s.cols), r.random(F32, 1, s.cols), r.random(F32, 1, s.cols), r.raw(dt, s.rows, s.cols, 1)
+				want := r.clone(out)
+				r.ok(LayerNorm(r.s, out, x, w, b, 1e-5))
+				r.ok(refBackend{}.layerNorm(want, x, w, b, 1e-5))
+				tol := relTol(want, 20)
+				// Terms of some units cancel; a row of one or two alike is divided by the root of eps.
+				r.near(fmt.Sprintf("layernorm %v %v", s, dt), out, want, func(i, j int) float64 { return tol(i, j) + 2e-4 })
+				r.intact("layernorm", out)
+			}
 		}
 	})
 }
@@ -100,23 +122,47 @@ func TestElementwise(t *testing.T) {
 						gateUp.f32(i)[j] = g * float32(math.Pow(10, float64(r.IntN(4))-1)) // up to hundreds
 					}
 				}
+				for _, act := range []Activation{SiLU, GELU, GELUTanh, ReLU, ClampedSwiGLU} {
+					want := r.clone(out)
+					r.ok(GatedMul(r.s, out, gateUp, act))
+					r.ok(refBackend{}.gatedMul(want, gateUp, act))
+					w := relTol(want, 6)
+					// Below -88 the exponential is bounded, which leaves at most 1e-35 where the truth is less; GELU's error is
+					// of the gate's size, not of the result's.
+					r.near(fmt.Sprint("gated ", act, name), out, want, func(i, j int) float64 {
+						g, u := math.Abs(float64(gateUp.f32(i)[j])), math.Abs(float64(gateUp.f32(i)[s.cols+j]))
+						return w(i, j) + 1e-34 + gateError[act]*min(g, 6)*(u+1)
+					})
+				}
 				want := r.clone(out)
-				r.ok(SiLUMul(r.s, out, gateUp))
-				r.ok(refBackend{}.siluMul(want, gateUp))
-				w := relTol(want, 6)
-				// Below -88 the exponential is bounded, which leaves at most 1e-35 where the truth is less.
-				r.near("silu "+name, out, want, func(i, j int) float64 { return w(i, j) + 1e-34 })
-
 				x := r.random(dt, max(s.rows, 1), s.cols)
 				rows := make([]int32, s.rows)
 				for i := range rows {
 					rows[i] = int32(r.IntN(x.Rows))
 				}
-				want = r.clone(out)
 				r.ok(Gather(r.s, out, x, r.ints(rows...)))
 				r.ok(refBackend{}.gather(want, x, r.ints(rows...)))
 				r.same("gather "+name, out, want)
 				r.intact("gather "+name, out)
+			}
+			for _, act := range []Activation{SiLU, GELU, GELUTanh, ReLU, Tanh, softcap, times} {
+				x := r.random(F32, s.rows, s.cols)
+				if act == softcap {
+					r.ok(Scale(r.s, x, 20))
+				}
+				want := r.clone(x)
+				switch act {
+				case softcap:
+					r.ok(Softcap(r.s, x, 30))
+				case times:
+					r.ok(Scale(r.s, x, 30))
+				default:
+					r.ok(Activate(r.s, x, act))
+				}
+				r.ok(refBackend{}.activate(want, act, 30))
+				w := relTol(want, 6)
+				r.near(fmt.Sprint("activate ", act, s), x, want, func(i, j int) float64 { return w(i, j) + 6*gateError[act] })
+				r.intact("activate", x)
 			}
 			for _, yRows := range []int{s.rows, 1} {
 				x, y := r.random(F32, s.rows, s.cols), r.random(F32, yRows, s.cols)
@@ -136,7 +182,7 @@ func TestSiLUMulSpecial(t *testing.T) {
 		in := r.raw(F32, 1, 12, 0)
 		copy(in.f32(0), []float32{0, 200, -200, inf, nan, 1, 1, 1, 1, 1, 1, nan})
 		out := r.raw(F32, 1, 6, 0)
-		r.ok(SiLUMul(r.s, out, in))
+		r.ok(GatedMul(r.s, out, in, SiLU))
 		for i, want := range []float32{0, 200, 0, inf, nan, nan} {
 			got := out.f32(0)[i]
 			if !(math.Abs(float64(got-want)) <= 1e-30) && got != want && !(got != got && want != want) {
@@ -196,12 +242,12 @@ func TestRowOpsBatchInvariance(t *testing.T) {
 				return x
 			}},
 			{"rope", func(o *rig, x, _ Tensor, p []int32) Tensor {
-				r.ok(RoPE(o.s, x, r.ints(p...), table, heads))
+				r.ok(RoPE(o.s, x, r.ints(p...), table, heads, Halves))
 				return x
 			}},
 			{"silu mul", func(o *rig, x, _ Tensor, _ []int32) Tensor {
 				out := r.raw(F32, x.Rows, cols/2, 0)
-				r.ok(SiLUMul(o.s, out, x))
+				r.ok(GatedMul(o.s, out, x, SiLU))
 				return out
 			}},
 			{"add", func(o *rig, x, y Tensor, _ []int32) Tensor {

@@ -63,8 +63,8 @@ func TestSpecialValues(t *testing.T) {
 		}
 		out := r.raw(F32, n*n, 1, 0)
 		want = r.clone(out)
-		r.ok(SiLUMul(r.s, out, gateUp))
-		r.ok(refBackend{}.siluMul(want, gateUp))
+		r.ok(GatedMul(r.s, out, gateUp, SiLU))
+		r.ok(refBackend{}.gatedMul(want, gateUp, SiLU))
 		for i := range n * n {
 			g, u := gateUp.f32(i)[0], gateUp.f32(i)[1]
 			if g == 1e-45 && math.Abs(float64(u)) > 1e30 || g == -inf || g < -100 && math.IsInf(float64(u), 0) {
@@ -111,8 +111,8 @@ func TestSpecialValues(t *testing.T) {
 			pos[i] = int32(i % 3)
 		}
 		want = r.clone(turned)
-		r.ok(RoPE(r.s, turned, r.ints(pos...), table, 1))
-		r.ok(refBackend{}.rope(want, r.ints(pos...), table, 1))
+		r.ok(RoPE(r.s, turned, r.ints(pos...), table, 1, Halves))
+		r.ok(refBackend{}.rope(want, r.ints(pos...), table, 1, Halves))
 		g, e := values(turned), values(want)
 		for i := range g {
 			for j := range g[i] {
@@ -195,7 +195,7 @@ func TestMatMulSpecial(t *testing.T) {
 func TestAttentionSpecial(t *testing.T) {
 	eachVariant(t, func(r *rig) {
 		for _, dt := range cacheDTypes {
-			p := newPaged(r, dt, 16, 4, 2, 32, 40, 40, 40)
+			p := newPaged(r, dt, 16, 4, 2, 32, 32, 40, 40, 40)
 			alone := p.run(r.s, F32, piece{0, 30, 40})
 			one := p.run(r.s, F32, piece{0, 39, 40})
 			for pos := range 40 {
@@ -280,7 +280,7 @@ func TestRoundingToFP8(t *testing.T) {
 			}
 		}
 		copy(x.f32(0), specials)
-		c, err := NewKVCache(r.dev, FP8, 1, 1, 1, n)
+		c, err := NewKVCache(r.dev, FP8, 1, 1, 1, n, n)
 		r.ok(err)
 		r.ok(StoreKV(r.s, c, x, x, r.ints(0)))
 		for i, f := range x.f32(0) {
@@ -304,7 +304,7 @@ func TestRoundingToI8(t *testing.T) {
 			}
 		}
 		x.f32(0)[6*dim+3], x.f32(0)[7*dim+4] = nan, -inf
-		c, err := NewKVCache(r.dev, I8, 3, 4, heads, dim)
+		c, err := NewKVCache(r.dev, I8, 3, 4, heads, dim, dim)
 		r.ok(err)
 		r.ok(StoreKV(r.s, c, x, x, r.ints(6)))
 		for h := range heads {

@@ -75,7 +75,7 @@ func (a *Attention) tensors(*Spec) []tensor {
 	return []tensor{vector(a.QNorm+".weight", q), vector(a.KNorm+".weight", k)}
 }
 
-func (a *Attention) cache() cacheDims { return cacheDims{a.KVHeads, a.HeadDim} }
+func (a *Attention) cache() cacheDims { return cacheDims{a.KVHeads, a.HeadDim, a.HeadDim} }
 
 func (a *Attention) scratch(_ *Spec, _ kernels.DType, tokens int) []plan {
 	return []plan{{kernels.F32, tokens, a.endV()}}
@@ -110,14 +110,14 @@ func (a *attention) mix(p pass, out, h kernels.Tensor) error {
 	}
 	if a.Rope != NoRope {
 		qk := qkv.Columns(0, a.endK()) // q and k lie side by side and turn alike
-		if err := kernels.RoPE(p.s, qk, step.positions, p.w.m.ropes[a.Rope], a.Heads+a.KVHeads); err != nil {
+		if err := kernels.RoPE(p.s, qk, step.positions, p.w.m.ropes[a.Rope], a.Heads+a.KVHeads, kernels.Halves); err != nil {
 			return err
 		}
 	}
 	if err := kernels.StoreKV(p.s, c, k, v, step.slots); err != nil || p.cacheOnly {
 		return err
 	}
-	return kernels.PagedAttention(p.s, out, q, c, step.attention, a.Heads, a.Scale)
+	return kernels.PagedAttention(p.s, out, q, c, step.attention, a.Heads, kernels.AttentionOptions{Scale: a.Scale})
 }
 
 // norm normalises queries or keys in place.

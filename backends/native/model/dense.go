@@ -46,7 +46,7 @@ func (d *dense) feed(p pass, y, h kernels.Tensor) error {
 	if err := p.project(gateUp, h, &d.gateUp); err != nil {
 		return err
 	}
-	if err := kernels.SiLUMul(p.s, ff, gateUp); err != nil {
+	if err := kernels.GatedMul(p.s, ff, gateUp, kernels.SiLU); err != nil {
 		return err
 	}
 	return p.project(y, ff, &d.down)

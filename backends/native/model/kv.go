@@ -32,7 +32,7 @@ func (m *Model) NewKV(numBlocks, blockSize int) (*KV, error) {
 		if d.heads == 0 {
 			continue
 		}
-		c, err := kernels.NewKVCache(m.dev, kv.dtype, numBlocks, blockSize, d.heads, d.keyDim)
+		c, err := kernels.NewKVCache(m.dev, kv.dtype, numBlocks, blockSize, d.heads, d.keyDim, d.valueDim)
 		if err != nil {
 			return nil, errors.Join(fmt.Errorf("KV cache of %d blocks: %w", numBlocks, err), kv.Close())
 		}

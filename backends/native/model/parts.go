@@ -46,7 +46,7 @@ type feedForward interface {
 }
 
 // cacheDims are the sizes of a layer's KV cache; no heads: it has none.
-type cacheDims struct{ heads, keyDim int }
+type cacheDims struct{ heads, keyDim, valueDim int }
 
 // plan is a tensor to allocate.
 type plan struct {

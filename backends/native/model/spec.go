@@ -150,7 +150,7 @@ func (s *Spec) WeightBytes(o Options) (bytes int64) {
 func (s *Spec) KVBytesPerBlock(o Options, blockSize int) (bytes int64) {
 	for _, l := range s.Layers {
 		if d := l.Mixer.cache(); d.heads > 0 {
-			bytes += kernels.KVCacheBytes(o.kvDType(), 1, blockSize, d.heads, d.keyDim)
+			bytes += kernels.KVCacheBytes(o.kvDType(), 1, blockSize, d.heads, d.keyDim, d.valueDim)
 		}
 	}
 	return bytes

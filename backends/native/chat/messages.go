@@ -11,6 +11,7 @@ import (
 
 // message is a turn as templates know it, in the order of keys that clients use.
 type message struct {
+	Thinking  *string    `json:"thinking,omitempty"` // the reasoning, by the name that gpt-oss knows; as transformers has it
 	Role      string     `json:"role"`
 	Content   *string    `json:"content"`
 	Reasoning *string    `json:"reasoning_content,omitempty"`
@@ -66,7 +67,7 @@ func (a abilities) messages(in []engine.Message) ([]message, error) {
 		if !roles[m.Role] {
 			return nil, engine.BadField(fmt.Sprintf("messages[%d].role", i), "%q is not a role", m.Role)
 		}
-		next := message{Role: a.role(m.Role), Content: m.Content, Reasoning: m.Reasoning, Name: m.Name, CallID: m.ToolCallID}
+		next := message{Role: a.role(m.Role), Content: m.Content, Thinking: m.Reasoning, Reasoning: m.Reasoning, Name: m.Name, CallID: m.ToolCallID}
 		var err error
 		if next.ToolCalls, err = a.toolCalls(i, m.ToolCalls); err != nil {
 			return nil, err

@@ -153,6 +153,17 @@ func (c *Checkpoint) Config() (*Config, error) {
 		return nil, err
 	}
 	config.Raw = raw
+	if t := config.TextConfig; t != nil {
+		if err := json.Unmarshal(raw["text_config"], &t.Raw); err != nil {
+			return nil, fmt.Errorf("config.json: text_config: %w", err)
+		}
+		if config.EOSTokenIDs == nil {
+			config.EOSTokenIDs = t.EOSTokenIDs
+		}
+		if config.BOSTokenIDs == nil {
+			config.BOSTokenIDs = t.BOSTokenIDs
+		}
+	}
 	return &config, nil
 }
 

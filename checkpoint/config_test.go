@@ -37,6 +37,19 @@ func TestConfig(t *testing.T) {
 	}
 }
 
+// TestTextConfig: of a model that takes more than text, the text model's configuration is read with its own keys.
+func TestTextConfig(t *testing.T) {
+	c, err := folder(t, map[string][]byte{"config.json": []byte(`{"architectures":["X"],"bos_token_id":7,
+		"text_config":{"hidden_size":8,"sliding_window":null,"bos_token_id":1,"eos_token_id":[2,3]}}`)}).Config()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.TextConfig.HiddenSize != 8 || c.TextConfig.Raw["sliding_window"] == nil || c.TextConfig.Raw["head_dim"] != nil ||
+		!slices.Equal(c.EOSTokenIDs, []int32{2, 3}) || !slices.Equal(c.BOSTokenIDs, []int32{7}) {
+		t.Errorf("config %+v, text %+v", c, c.TextConfig)
+	}
+}
+
 func TestBadConfig(t *testing.T) {
 	for name, text := range map[string]string{
 		"not JSON": "x", "array": "[]", "duplicate": `{"head_dim":1,"head_dim":2}`, "wrong type": `{"hidden_size":"8"}`,

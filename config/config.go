@@ -26,6 +26,7 @@ type Config struct {
 	InferDType          string
 	QuantizationBit     int // 0: none
 	QuantizationMethod  string
+	RopeScaling         string
 	LoadFormat          string
 	Mmap                bool
 	Threads             int

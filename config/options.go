@@ -80,6 +80,10 @@ func (c *Config) ownOptions() []*Option {
 		{Name: "infer_dtype", Aliases: []string{"dtype"}, target: &c.InferDType, Default: "auto",
 			Choices: []string{"auto", "float16", "bfloat16", "float32"}, Group: engine, Commands: all,
 			Backends: "all", Help: "type that weights are kept in; auto is the checkpoint's"},
+		{Name: "rope_scaling", target: &c.RopeScaling, Default: "none",
+			Choices: []string{"none", "linear", "dynamic", "yarn", "llama3"}, Group: engine,
+			Commands: all, Backends: "native", Help: "let the model take twice the tokens that it was first trained with, in place " +
+				"of the checkpoint's own rope scaling: the factor is 2, as LlamaFactory has it"},
 		{Name: "quantization_bit", target: &c.QuantizationBit, Max: 8, Group: engine, Commands: all, Backends: "native",
 			Help: "8 or 4: weights are rounded to that many bits when they are loaded, which takes a half or a quarter of the " +
 				"memory and reads it as much faster; 0: they are kept as they are"},

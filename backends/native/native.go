@@ -125,6 +125,11 @@ func (e *Engine) load() error {
 	if err != nil {
 		return err
 	}
+	if e.opts.RopeScaling != "none" {
+		if err := spec.ScaleRope(e.opts.RopeScaling); err != nil {
+			return fmt.Errorf("rope_scaling: %w", err)
+		}
+	}
 	files, err := readTokenizerFiles(ck)
 	if err != nil {
 		return err

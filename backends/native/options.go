@@ -22,6 +22,7 @@ type Options struct {
 
 	DType            string // "auto", "float32", "bfloat16", "float16"; "" is auto
 	QuantizationBits int    // 8 or 4: round the weights when they are loaded; 0: keep them as they are
+	RopeScaling      string // "linear", "dynamic", "yarn" or "llama3": twice the context, see model.Spec.ScaleRope; "" is "none"
 	Threads          int    // 0: as many as the process may use
 	Kernels          string // CPU variant; "": the best this machine runs
 	LoadFormat       string // "auto" reads the weights, "dummy" makes random ones of the same shape; "" is auto
@@ -69,6 +70,7 @@ func (o Options) withDefaults() Options {
 	setDefault(&o.SpeculativeMethod, "none")
 	setDefault(&o.PromptLookupMin, 2)
 	setDefault(&o.PromptLookupMax, 5)
+	setDefault(&o.RopeScaling, "none")
 	setDefault(&o.ToolParser, "auto")
 	setDefault(&o.ReasoningParser, "auto")
 	setDefault(&o.Root, o.Name)
@@ -104,6 +106,7 @@ func (o Options) validate() error {
 		bad("%s: %q is none of %q", name, value, allowed)
 	}
 	oneOf("infer_dtype", o.DType, "auto", "float32", "bfloat16", "float16")
+	oneOf("rope_scaling", o.RopeScaling, "none", "linear", "dynamic", "yarn", "llama3")
 	if b := o.QuantizationBits; b != 0 && b != 4 && b != 8 {
 		bad("quantization_bit: %d is none of 0, 4, 8", b)
 	}

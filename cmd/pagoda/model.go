@@ -35,7 +35,7 @@ func nativeOptions(cfg *config.Config, log zerolog.Logger) (native.Options, erro
 		DType: cfg.InferDType, QuantizationBits: cfg.QuantizationBit, Threads: cfg.Threads, Kernels: cfg.CPUKernels, LoadFormat: cfg.LoadFormat, Mmap: cfg.Mmap,
 		MemoryBytes: availableMemory(), MaxModelLen: cfg.MaxModelLen, KVCacheBytes: cfg.KVCacheMemory, KVDType: cfg.KVCacheDType,
 		MaxNumSeqs: cfg.MaxNumSeqs, MaxBatchedTokens: cfg.MaxNumBatchedTokens, MaxQueue: cfg.MaxQueue,
-		NoPrefixCache:     !cfg.EnablePrefixCaching,
+		RopeScaling: cfg.RopeScaling, NoPrefixCache: !cfg.EnablePrefixCaching,
 		SpeculativeMethod: cfg.SpeculativeMethod, NumSpeculativeTokens: cfg.NumSpeculativeTokens,
 		DraftDir: cfg.DraftModel, PromptLookupMin: cfg.PromptLookupMin, PromptLookupMax: cfg.PromptLookupMax,
 		ToolParser: cfg.ToolCallParser, ReasoningParser: cfg.ReasoningParser,

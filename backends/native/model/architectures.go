@@ -11,11 +11,19 @@ import (
 // architectures are the kinds of checkpoint that load, by the name in config.json: each describes itself to the builder
 // and reports what of its configuration is not supported. The families are in families.go.
 var architectures = map[string]func(*builder){
-	"LlamaForCausalLM":   llama,
-	"Olmo2ForCausalLM":   olmo2,
-	"Qwen2ForCausalLM":   qwen2,
-	"Qwen3ForCausalLM":   qwen3,
-	"SmolLM3ForCausalLM": smolLM3,
+	"Gemma2ForCausalLM":              gemma2,
+	"Gemma3ForCausalLM":              gemma3,
+	"Gemma3ForConditionalGeneration": gemma3Text,
+	"Glm4ForCausalLM":                glm4,
+	"GlmForCausalLM":                 glm,
+	"GraniteForCausalLM":             granite,
+	"LlamaForCausalLM":               llama,
+	"MistralForCausalLM":             mistral,
+	"Olmo2ForCausalLM":               olmo2,
+	"Phi3ForCausalLM":                phi3,
+	"Qwen2ForCausalLM":               qwen2,
+	"Qwen3ForCausalLM":               qwen3,
+	"SmolLM3ForCausalLM":             smolLM3,
 }
 
 // Architectures lists those that load, by the name in config.json.

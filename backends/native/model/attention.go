@@ -16,7 +16,9 @@ type Attention struct {
 	Heads, KVHeads, HeadDim int
 	QKVBias, OBias          bool
 	Rope                    int     // which of Spec.Ropes turns queries and keys, or NoRope
+	Window                  int     // tokens that a token sees, itself among them; 0: all before it
 	Scale                   float32 // of the products of queries and keys
+	Softcap                 float32 // scores become cap·tanh(score/cap); 0: they stay
 }
 
 // NoRope is Attention.Rope of a layer that does not know positions.
@@ -47,6 +49,12 @@ func (a *Attention) check(b *builder) {
 		b.bad("num_attention_heads %d is no multiple of num_key_value_heads %d", a.Heads, a.KVHeads)
 	}
 	b.between("head_dim", a.HeadDim, 1<<10)
+	if !(a.Scale > 0 && a.Scale < 1e6) {
+		b.bad("attention_multiplier or query_pre_attn_scalar: a scale of %g is not between 0 and 1e6", a.Scale)
+	}
+	if !(a.Softcap >= 0 && a.Softcap < 1e6) {
+		b.bad("attn_logit_softcapping %g is not between 0 and 1e6", a.Softcap)
+	}
 }
 
 func (a *Attention) endQ() int { return a.Heads * a.HeadDim }
@@ -110,14 +118,19 @@ func (a *attention) mix(p pass, out, h kernels.Tensor) error {
 	}
 	if a.Rope != NoRope {
 		qk := qkv.Columns(0, a.endK()) // q and k lie side by side and turn alike
-		if err := kernels.RoPE(p.s, qk, step.positions, p.w.m.ropes[a.Rope], a.Heads+a.KVHeads, kernels.Halves); err != nil {
+		pairs := kernels.Halves
+		if p.w.m.spec.Ropes[a.Rope].Interleaved {
+			pairs = kernels.Interleaved
+		}
+		if err := kernels.RoPE(p.s, qk, step.positions, p.w.m.ropes[a.Rope], a.Heads+a.KVHeads, pairs); err != nil {
 			return err
 		}
 	}
 	if err := kernels.StoreKV(p.s, c, k, v, step.slots); err != nil || p.cacheOnly {
 		return err
 	}
-	return kernels.PagedAttention(p.s, out, q, c, step.attention, a.Heads, kernels.AttentionOptions{Scale: a.Scale})
+	return kernels.PagedAttention(p.s, out, q, c, step.attention, a.Heads,
+		kernels.AttentionOptions{Scale: a.Scale, Window: a.Window, Softcap: a.Softcap})
 }
 
 // norm normalises queries or keys in place.

@@ -1,6 +1,11 @@
 package model
 
-import "pagoda/kernels"
+import (
+	"maps"
+	"slices"
+
+	"pagoda/kernels"
+)
 
 // Dense is a gated feed-forward: Down(act(Gate(h)) · Up(h)).
 type Dense struct {
@@ -8,14 +13,27 @@ type Dense struct {
 	Down   string
 	Inter  int
 	Bias   bool
+	Act    kernels.Activation
+}
+
+// activations are the functions that a gate may go through, by the name in config.json.
+var activations = map[string]kernels.Activation{
+	"silu": kernels.SiLU, "gelu_pytorch_tanh": kernels.GELUTanh, "gelu": kernels.GELU,
+}
+
+// activation reads hidden_act.
+func (b *builder) activation() kernels.Activation {
+	act, ok := activations[b.c.HiddenAct]
+	if !ok {
+		b.bad("hidden_act %q is none of %v", b.c.HiddenAct, slices.Sorted(maps.Keys(activations)))
+	}
+	return act
 }
 
 // dense reads the keys that mean the same in nearly all architectures, and names what Llama has.
 func (b *builder) dense() *Dense {
-	if b.c.HiddenAct != "silu" {
-		b.bad("hidden_act %q is not supported, only silu", b.c.HiddenAct)
-	}
-	return &Dense{GateUp: []string{"mlp.gate_proj", "mlp.up_proj"}, Down: "mlp.down_proj", Inter: b.c.IntermediateSize}
+	return &Dense{GateUp: []string{"mlp.gate_proj", "mlp.up_proj"}, Down: "mlp.down_proj", Inter: b.c.IntermediateSize,
+		Act: b.activation()}
 }
 
 func (d *Dense) check(b *builder) { b.between("intermediate_size", d.Inter, 1<<19) }
@@ -35,10 +53,13 @@ func (d *Dense) scratch(_ *Spec, act kernels.DType, tokens int) []plan {
 }
 
 // dense is a Dense's weights.
-type dense struct{ gateUp, down linear }
+type dense struct {
+	gateUp, down linear
+	act          kernels.Activation
+}
 
 func (d *Dense) load(l *partLoader) feedForward {
-	return &dense{gateUp: l.linear(len(d.GateUp)), down: l.linear(1)}
+	return &dense{gateUp: l.linear(len(d.GateUp)), down: l.linear(1), act: d.Act}
 }
 
 func (d *dense) feed(p pass, y, h kernels.Tensor) error {
@@ -46,7 +67,7 @@ func (d *dense) feed(p pass, y, h kernels.Tensor) error {
 	if err := p.project(gateUp, h, &d.gateUp); err != nil {
 		return err
 	}
-	if err := kernels.GatedMul(p.s, ff, gateUp, kernels.SiLU); err != nil {
+	if err := kernels.GatedMul(p.s, ff, gateUp, d.act); err != nil {
 		return err
 	}
 	return p.project(y, ff, &d.down)

@@ -2,6 +2,7 @@ package model
 
 import (
 	"fmt"
+	"math"
 	"slices"
 
 	"pagoda/kernels"
@@ -88,4 +89,15 @@ func (d DType) activations() kernels.DType {
 		return kernels.BF16
 	}
 	return kernels.F32
+}
+
+// round is the number of the dtype that is nearest to v, a normal one.
+func (d DType) round(v float32) float32 {
+	dropped := map[DType]uint32{BFloat16: 16, Float16: 13}[d] // bits of float32's fraction
+	if dropped == 0 {
+		return v
+	}
+	bits := math.Float32bits(v)
+	bits += 1<<(dropped-1) - 1 + bits>>dropped&1 // ties to even
+	return math.Float32frombits(bits >> dropped << dropped)
 }

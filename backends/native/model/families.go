@@ -1,6 +1,11 @@
 package model
 
-import "cmp"
+import (
+	"cmp"
+	"math"
+
+	"pagoda/checkpoint"
+)
 
 // llama is Llama 1 to 3.x.
 func llama(b *builder) {
@@ -11,14 +16,24 @@ func llama(b *builder) {
 	b.preNorm(func(int) (Mixer, FeedForward) { return a, d })
 }
 
+// mistral is Llama with a window, in the first release.
+func mistral(b *builder) {
+	b.begin()
+	a, d := b.attention(), b.dense()
+	a.Window = b.window(4096)
+	if b.c.LayerTypes != nil {
+		b.bad("layer_types is not supported")
+	}
+	b.rotary(a, 10000)
+	b.preNorm(func(int) (Mixer, FeedForward) { return a, d })
+}
+
 // qwen2 is Qwen2 and Qwen2.5.
 func qwen2(b *builder) {
 	b.begin()
 	a, d := b.attention(), b.dense()
 	a.QKVBias = true
-	b.rotary(a, 10000)
-	b.preNorm(func(int) (Mixer, FeedForward) { return a, d })
-	b.qwenProblems()
+	b.qwen(a, d)
 }
 
 func qwen3(b *builder) {
@@ -27,21 +42,28 @@ func qwen3(b *builder) {
 	a, d := b.attention(), b.dense()
 	a.QNorm, a.KNorm = "self_attn.q_norm", "self_attn.k_norm"
 	a.QKVBias, a.OBias = b.attentionBias(), b.attentionBias()
-	b.rotary(a, 10000)
-	b.preNorm(func(int) (Mixer, FeedForward) { return a, d })
-	b.qwenProblems()
+	b.qwen(a, d)
 }
 
-func (b *builder) qwenProblems() {
-	if or(b.c.UseSlidingWindow, false) && b.c.SlidingWindow != nil {
-		b.bad("use_sliding_window is not supported")
-	}
+// qwen gives the model its layers, of which the later ones may have a window.
+func (b *builder) qwen(a *Attention, ff FeedForward) {
 	if b.c.MLPBias {
 		b.bad("mlp_bias is not supported")
 	}
+	b.rotary(a, 10000)
+	near, first := *a, or(b.c.MaxWindowLayers, 28)
+	if or(b.c.UseSlidingWindow, false) {
+		near.Window = b.window(4096)
+	}
+	b.preNorm(func(i int) (Mixer, FeedForward) {
+		if b.slides(i, near.Window > 0 && i >= first) {
+			return &near, ff
+		}
+		return a, ff
+	})
 }
 
-// olmo2 normalises what the parts of a layer give instead of what they get, and all of a query at once.
+// olmo2 normalises what the parts of a layer give instead of what they get, and all heads of queries and keys together.
 func olmo2(b *builder) {
 	b.begin()
 	a, d := b.attention(), b.dense()
@@ -53,7 +75,7 @@ func olmo2(b *builder) {
 	})
 }
 
-// smolLM3 is Llama, but for every fourth layer, which does not know positions.
+// smolLM3 is Llama, but for every fourth layer, which does not know positions and may have a window.
 func smolLM3(b *builder) {
 	b.begin()
 	b.TiedHead = or(b.c.TieWordEmbeddings, true)
@@ -62,28 +84,168 @@ func smolLM3(b *builder) {
 	b.rotary(a, 2e6)
 	still := *a
 	still.Rope = NoRope
-	if n := len(b.c.NoRopeLayers); n != 0 && n < b.c.NumHiddenLayers {
+	if or(b.c.UseSlidingWindow, false) {
+		still.Window = b.window(0)
+	}
+	rotary, every := b.c.NoRopeLayers, cmp.Or(b.c.NoRopeLayerInterval, 4)
+	if n := len(rotary); n != 0 && n < b.c.NumHiddenLayers {
 		b.bad("no_rope_layers has %d elements for %d layers", n, b.c.NumHiddenLayers)
 		return
 	}
-	every := cmp.Or(b.c.NoRopeLayerInterval, 4)
 	b.preNorm(func(i int) (Mixer, FeedForward) {
-		turns := (i+1)%every != 0
-		if len(b.c.NoRopeLayers) > 0 {
-			turns = b.c.NoRopeLayers[i] != 0
+		m := &still
+		if len(rotary) > 0 && rotary[i] != 0 || len(rotary) == 0 && (i+1)%every != 0 {
+			m = a
 		}
-		if turns {
-			return a, d
+		if b.slides(i, m.Window > 0) != (m.Window > 0) {
+			b.bad("layer_types: a window must be where positions are not")
 		}
-		return &still, d
+		return m, d
 	})
 }
 
-func (b *builder) attentionBias() bool { return or(b.c.AttentionBias, false) }
+// granite is Llama with scales.
+func granite(b *builder) {
+	b.begin()
+	a, d := b.attention(), b.dense()
+	a.QKVBias, a.OBias, d.Bias = b.attentionBias(), b.attentionBias(), b.c.MLPBias
+	a.Scale = float32(or(b.c.AttentionMultiplier, 1))
+	b.EmbedScale, b.ResidualScale = or(b.c.EmbeddingMultiplier, 1), float32(or(b.c.ResidualMultiplier, 1))
+	b.LogitScale = float32(1 / or(b.c.LogitsScaling, 1))
+	b.rotary(a, 10000)
+	b.preNorm(func(int) (Mixer, FeedForward) { return a, d })
+}
 
-// rotary gives the model one rotary table, which a uses.
-func (b *builder) rotary(a *Attention, theta float64) {
-	a.Rope, b.Ropes = 0, []Rope{b.rope(a.HeadDim, theta)}
+// phi3 is Phi-3, Phi-3.5 and Phi-4, whose projections are saved together.
+func phi3(b *builder) {
+	b.begin()
+	a, d := b.attention(), b.dense()
+	a.QKV, d.GateUp = []string{"self_attn.qkv_proj"}, []string{"mlp.gate_up_proj"}
+	a.Window = b.window(0)
+	b.c.OriginalMaxPositions = cmp.Or(b.c.OriginalMaxPositions, 4096)
+	if r := cmp.Or(b.c.RopeParameters, b.c.RopeScaling); r.Kind() == "su" || r.Kind() == "yarn" { // its older names
+		named := *r
+		named.RopeType, b.c.RopeParameters = "longrope", &named
+	}
+	b.rotary(a, 10000)
+	b.preNorm(func(int) (Mixer, FeedForward) { return a, d })
+}
+
+// glm is GLM-4 of 2024.
+func glm(b *builder) {
+	a, d := b.glm()
+	b.preNorm(func(int) (Mixer, FeedForward) { return a, d })
+}
+
+// glm4 is GLM-4-0414, which normalises before and after the parts of a layer.
+func glm4(b *builder) {
+	a, d := b.glm()
+	b.layers(func(int) LayerSpec {
+		return LayerSpec{InputNorm: "input_layernorm", Mixer: a, MixerNorm: "post_self_attn_layernorm",
+			FFNorm: "post_attention_layernorm", FF: d, FFOutNorm: "post_mlp_layernorm"}
+	})
+}
+
+func (b *builder) glm() (*Attention, *Dense) {
+	b.begin()
+	b.NormEps = cmp.Or(b.NormEps, 1.5625e-7)
+	b.c.HeadDim = cmp.Or(b.c.HeadDim, 128)
+	a, d := b.attention(), b.dense()
+	a.QKVBias = or(b.c.AttentionBias, true)
+	d.GateUp = []string{"mlp.gate_up_proj"}
+	half := 0.5
+	b.c.PartialRotaryFactor = cmp.Or(b.c.PartialRotaryFactor, &half)
+	b.rotary(a, 10000)
+	b.Ropes[0].Interleaved = true
+	return a, d
+}
+
+// gemma2 has a window in every other layer, and bounds scores and logits.
+func gemma2(b *builder) {
+	b.begin()
+	a, d := b.gemma()
+	a.Softcap = float32(b.key("attn_logit_softcapping", b.c.AttnLogitSoftcapping, 50))
+	b.LogitSoftcap = float32(b.key("final_logit_softcapping", b.c.FinalLogitSoftcapping, 30))
+	b.rotary(a, 10000)
+	near := *a
+	near.Window = b.window(4096)
+	b.sandwich(d, func(i int) Mixer {
+		if b.slides(i, i%2 == 0) {
+			return &near
+		}
+		return a
+	})
+}
+
+// gemma3 is Gemma 3's text model: every sixth layer sees all, and has a rotary table of its own.
+func gemma3(b *builder) {
+	b.begin()
+	a, d := b.gemma()
+	a.QNorm, a.KNorm = "self_attn.q_norm", "self_attn.k_norm"
+	b.LogitSoftcap = float32(or(b.c.FinalLogitSoftcapping, 0))
+	if b.c.AttnLogitSoftcapping != nil { // the reference does not heed it
+		b.bad("attn_logit_softcapping is not supported")
+	}
+	near, c := *a, b.c
+	near.Window, near.Rope = b.window(4096), 1
+	global, local := c.RopeScaling, &checkpoint.RopeParameters{}
+	if p := c.RopeParameters; p != nil {
+		if global, local = p.FullAttention, p.SlidingAttention; global == nil && local == nil {
+			b.bad("rope_parameters: want those of full_attention and sliding_attention")
+		}
+	}
+	b.Ropes = []Rope{b.ropeOf(global, a.HeadDim, cmp.Or(c.RopeTheta, 1e6)),
+		b.ropeOf(local, a.HeadDim, cmp.Or(c.RopeLocalBaseFreq, 10000))}
+	pattern := cmp.Or(c.SlidingWindowPattern, 6)
+	b.sandwich(d, func(i int) Mixer {
+		if b.slides(i, (i+1)%pattern != 0) {
+			return &near
+		}
+		return a
+	})
+}
+
+// gemma3Text is the text model of a Gemma 3 that also sees.
+func gemma3Text(b *builder) {
+	if b.c.TextConfig == nil {
+		b.bad("text_config is missing")
+		return
+	}
+	outer := b.c
+	b.c = outer.TextConfig
+	b.c.DType = cmp.Or(b.c.DType, b.c.TorchDType, outer.DType, outer.TorchDType)
+	b.names.layouts = []layout{{"model.language_model.", "lm_head"}, {"language_model.model.", "language_model.lm_head"}}
+	b.names.unused = []string{"model.vision_tower.", "model.multi_modal_projector.", "vision_tower.", "multi_modal_projector."}
+	c := b.c // which often leaves out what is usual
+	c.VocabSize, c.HiddenSize = cmp.Or(c.VocabSize, 262208), cmp.Or(c.HiddenSize, 2304)
+	c.IntermediateSize, c.NumHiddenLayers = cmp.Or(c.IntermediateSize, 9216), cmp.Or(c.NumHiddenLayers, 26)
+	c.NumAttentionHeads, c.NumKeyValueHeads = cmp.Or(c.NumAttentionHeads, 8), cmp.Or(c.NumKeyValueHeads, 4)
+	c.MaxPositionEmbeddings, c.RMSNormEps = cmp.Or(c.MaxPositionEmbeddings, 131072), cmp.Or(c.RMSNormEps, 1e-6)
+	gemma3(b)
+}
+
+// gemma is what Gemma's generations have in common.
+func (b *builder) gemma() (*Attention, *Dense) {
+	c := b.c
+	b.TiedHead, b.NormOffset = or(c.TieWordEmbeddings, true), 1
+	b.EmbedScale, b.EmbedScaleRounded = math.Sqrt(float64(b.Hidden)), true
+	c.HeadDim = cmp.Or(c.HeadDim, 256)
+	c.HiddenAct = cmp.Or(c.HiddenActivation, "gelu_pytorch_tanh")
+	if c.Bidirectional {
+		b.bad("use_bidirectional_attention is not supported")
+	}
+	a, d := b.attention(), b.dense()
+	a.QKVBias, a.OBias = b.attentionBias(), b.attentionBias()
+	a.Scale = float32(1 / math.Sqrt(cmp.Or(c.QueryPreAttnScalar, 256)))
+	return a, d
+}
+
+// sandwich gives the model layers that normalise before and after their parts, as Gemma names it.
+func (b *builder) sandwich(ff FeedForward, mixer func(i int) Mixer) {
+	b.layers(func(i int) LayerSpec {
+		return LayerSpec{InputNorm: "input_layernorm", Mixer: mixer(i), MixerNorm: "post_attention_layernorm",
+			FFNorm: "pre_feedforward_layernorm", FF: ff, FFOutNorm: "post_feedforward_layernorm"}
+	})
 }
 
 // preNorm gives the model layers with Llama's norms.
@@ -92,4 +254,11 @@ func (b *builder) preNorm(parts func(i int) (Mixer, FeedForward)) {
 		m, ff := parts(i)
 		return LayerSpec{InputNorm: "input_layernorm", Mixer: m, FFNorm: "post_attention_layernorm", FF: ff}
 	})
+}
+
+func (b *builder) attentionBias() bool { return or(b.c.AttentionBias, false) }
+
+// rotary gives the model one rotary table, which a uses.
+func (b *builder) rotary(a *Attention, theta float64) {
+	a.Rope, b.Ropes = 0, []Rope{b.rope(a.HeadDim, theta)}
 }

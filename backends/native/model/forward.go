@@ -39,6 +39,9 @@ func (w *Workspace) decoder(s *kernels.Stream) error {
 	if err := kernels.Embed(s, rows.x, w.m.embed, w.step.ids); err != nil {
 		return err
 	}
+	if err := scale(s, rows.x, w.m.embedScale); err != nil {
+		return err
+	}
 	for i := range w.m.layers {
 		rows.mixed = w.layers[i].mixed.RowRange(0, t)
 		rows.onlyCaching = i == last && w.step.rows == 0
@@ -62,7 +65,22 @@ func (w *Workspace) decoder(s *kernels.Stream) error {
 	if w.limits.Hidden {
 		return nil
 	}
-	return kernels.MatMul(s, w.logits.RowRange(0, rows.n), rows.y, w.m.head)
+	logits := w.logits.RowRange(0, rows.n)
+	if err := kernels.MatMul(s, logits, rows.y, w.m.head); err != nil {
+		return err
+	}
+	if err := scale(s, logits, w.m.spec.LogitScale); err != nil || w.m.spec.LogitSoftcap == 0 {
+		return err
+	}
+	return kernels.Softcap(s, logits, w.m.spec.LogitSoftcap)
+}
+
+// scale multiplies, unless factor is 0, which stands for 1.
+func scale(s *kernels.Stream, x kernels.Tensor, factor float32) error {
+	if factor == 0 || factor == 1 {
+		return nil
+	}
+	return kernels.Scale(s, x, factor)
 }
 
 // mix goes from the residual stream to rows.mixed.
@@ -128,8 +146,10 @@ func (w *Workspace) normalised(s *kernels.Stream, rows rowSet, norm kernels.Tens
 
 // added makes y, what a part gave, what is to be added to the residual stream.
 func (w *Workspace) added(s *kernels.Stream, rows rowSet, norm kernels.Tensor) error {
-	if norm.Rows == 0 {
-		return nil
+	if norm.Rows > 0 {
+		if err := kernels.RMSNorm(s, rows.y, rows.y, norm, w.m.spec.NormEps); err != nil {
+			return err
+		}
 	}
-	return kernels.RMSNorm(s, rows.y, rows.y, norm, w.m.spec.NormEps)
+	return scale(s, rows.y, w.m.spec.ResidualScale)
 }

@@ -29,21 +29,24 @@ type source interface {
 	release(name string)
 }
 
-type weightsSource struct{ *checkpoint.Weights }
+type weightsSource struct {
+	*checkpoint.Weights
+	stored func(name string) string
+}
 
 func (s weightsSource) tensor(name string, _ []int) checkpoint.Tensor {
-	t, _ := s.Tensor(name) // checked before
+	t, _ := s.Tensor(s.stored(name)) // checked before
 	return t
 }
 
-func (s weightsSource) release(name string) { s.Release(name) }
+func (s weightsSource) release(name string) { s.Release(s.stored(name)) }
 
 // Load packs a checkpoint's weights into device memory. The caller may close w afterwards, but for Options.Mapped.
 func Load(dev *kernels.Device, spec *Spec, w *checkpoint.Weights, o Options) (*Model, error) {
 	if err := spec.checkWeights(w); err != nil {
 		return nil, fmt.Errorf("load model: %w", err)
 	}
-	return load(dev, spec, weightsSource{w}, o)
+	return load(dev, spec, weightsSource{w, spec.names.in(w)}, o)
 }
 
 func load(dev *kernels.Device, spec *Spec, src source, o Options) (*Model, error) {
@@ -53,6 +56,9 @@ func load(dev *kernels.Device, spec *Spec, src source, o Options) (*Model, error
 	m := &Model{dev: dev, spec: spec, options: o, dtype: spec.resolve(o.DType), maxLen: spec.MaxLen}
 	if o.MaxLen > 0 {
 		m.maxLen = o.MaxLen
+	}
+	if m.embedScale = float32(spec.EmbedScale); spec.EmbedScaleRounded {
+		m.embedScale = m.dtype.round(m.embedScale)
 	}
 	l := &loader{Model: m, src: src, shapes: map[string][]int{}}
 	for _, t := range spec.tensors() {
@@ -108,12 +114,12 @@ func (l *loader) all() {
 	if l.err != nil {
 		return
 	}
-	l.embed = l.matrix(s.Hidden, s.names.embed+".weight")
+	l.embed = l.matrix(s.Hidden, s.names.embed())
 	l.head = l.embed
 	if !s.TiedHead {
-		l.head = l.matrix(s.Hidden, s.names.head+".weight")
+		l.head = l.matrix(s.Hidden, s.names.head())
 	}
-	l.finalNorm = l.norm(s.names.finalNorm)
+	l.finalNorm = l.norm(s.names.finalNorm())
 	for i := range s.Layers {
 		l.layers = append(l.layers, l.layer(i))
 	}

@@ -15,11 +15,12 @@ type Model struct {
 	dtype   DType // resolved
 	maxLen  int
 
-	embed     *kernels.Matrix
-	head      *kernels.Matrix // embed itself if the head is tied
-	layers    []layer
-	finalNorm kernels.Tensor
-	ropes     []kernels.Tensor // [maxLen, Rope.Dim], cosines then sines
+	embed      *kernels.Matrix
+	head       *kernels.Matrix // embed itself if the head is tied
+	layers     []layer
+	finalNorm  kernels.Tensor
+	embedScale float32          // 0: none
+	ropes      []kernels.Tensor // [maxLen, Rope.Dim], cosines then sines
 
 	matrices      []*kernels.Matrix // all there are
 	small         *kernels.Buffer   // all other weights and the rope tables

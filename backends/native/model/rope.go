@@ -2,6 +2,8 @@ package model
 
 import (
 	"cmp"
+	"errors"
+	"fmt"
 	"maps"
 	"math"
 	"slices"
@@ -11,9 +13,10 @@ import (
 
 // Rope is how positions turn queries and keys: the pair i of a head's first Dim elements by position · frequency(i).
 type Rope struct {
-	Dim     int
-	Theta   float64
-	Scaling string // of the frequencies Theta^(-2i/Dim); "default" for none
+	Dim         int
+	Interleaved bool // a pair lies side by side, not half of Dim apart
+	Theta       float64
+	Scaling     string // of the frequencies Theta^(-2i/Dim); "default" for none
 
 	Factor         float64 // what positions, or low frequencies, are divided by; of dynamic, how the base grows
 	OriginalMaxLen float64 // tokens that the model was first trained with; of dynamic, those up to which nothing changes
@@ -43,17 +46,20 @@ var ropeScalings = map[string]func(*builder, *Rope, *checkpoint.RopeParameters){
 
 // rope reads a model's rope, for heads of headDim. Theta is what it is where the configuration does not say.
 func (b *builder) rope(headDim int, theta float64) Rope {
-	return b.ropeOf(cmp.Or(b.c.RopeParameters, b.c.RopeScaling), headDim, theta)
+	p := cmp.Or(b.c.RopeParameters, b.c.RopeScaling)
+	if p != nil && (p.FullAttention != nil || p.SlidingAttention != nil) {
+		b.bad("rope_parameters of kinds of layers are not supported")
+	}
+	return b.ropeOf(p, headDim, cmp.Or(b.c.RopeTheta, theta))
 }
 
-// ropeOf reads one kind of layer's rope.
+// ropeOf is rope with parameters that need not be the configuration's only ones.
 func (b *builder) ropeOf(p *checkpoint.RopeParameters, headDim int, theta float64) (r Rope) {
 	c := b.c
-	r = Rope{Theta: cmp.Or(c.RopeTheta, theta), Scaling: p.Kind()}
 	if p == nil {
 		p = &checkpoint.RopeParameters{}
 	}
-	r.Theta = cmp.Or(p.RopeTheta, r.Theta)
+	r = Rope{Theta: cmp.Or(p.RopeTheta, theta), Scaling: p.Kind()}
 	if !(r.Theta >= 1 && r.Theta < 1e12) {
 		b.bad("rope_theta %g is not between 1 and 1e12", r.Theta)
 	}
@@ -166,6 +172,31 @@ func (b *builder) amplitude(r *Rope) {
 	if !(r.Amplitude > 0 && r.Amplitude < 1e3) {
 		b.bad("rope scaling %s: attention_factor %g is not between 0 and 1000", r.Scaling, r.Amplitude)
 	}
+}
+
+// ScaleRope lets the model take twice the tokens that it was first trained with, by a kind of scaling that comes in place of
+// its own: linear, dynamic, yarn or llama3, with factor 2 and otherwise usual numbers. The model then is the one that
+// LlamaFactory's option of this name trains and serves. Of a model whose layers have different tables it scales the one
+// of the layers that see everything.
+func (s *Spec) ScaleRope(kind string) error {
+	if len(s.Ropes) == 0 {
+		return errors.New("the model has no rotary positions")
+	}
+	r := &s.Ropes[0]
+	length := cmp.Or(r.OriginalMaxLen, float64(s.MaxLen))
+	*r = Rope{Dim: r.Dim, Interleaved: r.Interleaved, Theta: r.Theta, Scaling: kind, Factor: 2, OriginalMaxLen: length}
+	switch kind {
+	case "linear", "dynamic":
+	case "llama3":
+		r.LowFreqFactor, r.HighFreqFactor = 1, 4
+	case "yarn":
+		r.BetaFast, r.BetaSlow, r.Amplitude = 32, 1, yarnScale(r.Factor, 1)
+	default:
+		return fmt.Errorf("%q is none of linear, dynamic, yarn, llama3", kind)
+	}
+	s.MaxLen = int(min(r.Factor*length, maxLen))
+	s.LongestLen = s.MaxLen
+	return nil
 }
 
 // table is [length, Dim]: in row p the cosines of p·f for each frequency f, then the sines. Angles are rounded to

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"slices"
 
 	"pagoda/checkpoint"
 	"pagoda/kernels"
@@ -26,6 +25,13 @@ type Spec struct {
 	NormOffset float32 // is added to the weights of norms when they are loaded
 	TiedHead   bool    // the embedding is also the output matrix
 
+	// Scales: 0 is 1, there is nothing to multiply.
+	EmbedScale        float64 // of what the embedding gives
+	EmbedScaleRounded bool    // it is rounded to the dtype that the model is computed in
+	ResidualScale     float32 // of what is added to the residual stream
+	LogitScale        float32
+	LogitSoftcap      float32 // logits become cap·tanh(logit/cap); 0: they stay
+
 	names names
 }
 
@@ -42,12 +48,6 @@ type LayerSpec struct {
 	FF                   FeedForward
 }
 
-// names are a checkpoint's weight names outside the layers, without ".weight".
-type names struct {
-	embed, finalNorm, head string
-	layer                  string // what a layer's names begin with; holds the place of its number
-}
-
 // NewSpec reads a spec from config.json. All that is wrong or not supported is reported at once.
 func NewSpec(c *checkpoint.Config) (*Spec, error) {
 	if len(c.Architectures) != 1 {
@@ -58,74 +58,14 @@ func NewSpec(c *checkpoint.Config) (*Spec, error) {
 	if !ok {
 		return nil, unsupported(name)
 	}
-	b := &builder{Spec: &Spec{Arch: name}, c: c}
+	config := *c // families put in what is usual
+	b := &builder{Spec: &Spec{Arch: name, names: names{layouts: []layout{{"model.", "lm_head"}, {"", "lm_head"}}}}, c: &config}
 	describe(b)
 	b.check()
 	if len(b.problems) > 0 {
 		return nil, fmt.Errorf("config.json: %s: %w", name, errors.Join(b.problems...))
 	}
 	return b.Spec, nil
-}
-
-// builder is a spec in the making.
-type builder struct {
-	*Spec
-	c        *checkpoint.Config
-	problems []error
-}
-
-// bad adds a problem, once.
-func (b *builder) bad(format string, args ...any) {
-	err := fmt.Errorf(format, args...)
-	if !slices.ContainsFunc(b.problems, func(p error) bool { return p.Error() == err.Error() }) {
-		b.problems = append(b.problems, err)
-	}
-}
-
-// begin reads the keys that mean the same in all architectures.
-func (b *builder) begin() {
-	c := b.c
-	b.Stored = DType(cmp.Or(c.TorchDType, c.DType, string(Auto)))
-	b.Vocab, b.Hidden, b.MaxLen = c.VocabSize, c.HiddenSize, c.MaxPositionEmbeddings
-	b.LongestLen = b.MaxLen
-	b.NormEps, b.TiedHead = float32(c.RMSNormEps), or(c.TieWordEmbeddings, false)
-	b.names = names{embed: "model.embed_tokens", finalNorm: "model.norm", head: "lm_head", layer: "model.layers.%d."}
-	if q := string(c.QuantizationConfig); q != "" && q != "null" {
-		b.bad("quantization_config: quantized weights are not supported")
-	}
-}
-
-// layers gives the model as many layers as its configuration says.
-func (b *builder) layers(layer func(i int) LayerSpec) {
-	n := b.c.NumHiddenLayers
-	if !b.between("num_hidden_layers", n, 1<<10) {
-		return
-	}
-	for i := range n {
-		b.Layers = append(b.Layers, layer(i))
-	}
-}
-
-// between reports a size that is not 1 to most, so that no product of sizes overflows.
-func (b *builder) between(key string, value, most int) bool {
-	if value < 1 || value > most {
-		b.bad("%s is %d, must be 1 to %d", key, value, most)
-		return false
-	}
-	return true
-}
-
-func (b *builder) check() {
-	b.between("vocab_size", b.Vocab, 1<<24)
-	b.between("hidden_size", b.Hidden, 1<<17)
-	b.between("max_position_embeddings", b.MaxLen, maxLen)
-	if !(b.NormEps > 0 && b.NormEps < 1) {
-		b.bad("rms_norm_eps %g is not between 0 and 1", b.NormEps)
-	}
-	for _, l := range b.Layers {
-		l.Mixer.check(b)
-		l.FF.check(b)
-	}
 }
 
 // WeightBytes is the memory that a Model with these options takes, to be known before it is loaded.
@@ -154,14 +94,6 @@ func (s *Spec) KVBytesPerBlock(o Options, blockSize int) (bytes int64) {
 		}
 	}
 	return bytes
-}
-
-// or is what p points to, or what stands for it where the configuration does not say.
-func or[T any](p *T, absent T) T {
-	if p == nil {
-		return absent
-	}
-	return *p
 }
 
 // inverseRoot is the usual scale of attention: what the products of queries and keys of this size are multiplied by.

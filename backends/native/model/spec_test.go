@@ -85,11 +85,125 @@ func TestArchitectures(t *testing.T) {
 	}
 }
 
+// TestFamilies reads configurations as they are found, in older and newer spelling.
+func TestFamilies(t *testing.T) {
+	read := func(text string) *model.Spec {
+		t.Helper()
+		config, err := checkpoint.OpenFS(fstest.MapFS{"config.json": {Data: []byte(text)}}).Config()
+		if err != nil {
+			t.Fatal(err)
+		}
+		s, err := model.NewSpec(config)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	windows := func(s *model.Spec) (list []int) {
+		for _, l := range s.Layers {
+			list = append(list, l.Mixer.(*model.Attention).Window)
+		}
+		return list
+	}
+
+	s := read(`{"architectures":["Gemma3ForConditionalGeneration"],"torch_dtype":"bfloat16","text_config":{"hidden_size":2560,
+		"intermediate_size":10240,"num_hidden_layers":7,"rope_scaling":{"factor":8.0,"rope_type":"linear"},"sliding_window":1024}}`)
+	if want := []int{1024, 1024, 1024, 1024, 1024, 0, 1024}; !slices.Equal(windows(s), want) {
+		t.Errorf("windows %v, want %v", windows(s), want)
+	}
+	wantRopes := []model.Rope{{Dim: 256, Theta: 1e6, Scaling: "linear", Factor: 8}, {Dim: 256, Theta: 10000, Scaling: "default"}}
+	if !reflect.DeepEqual(s.Ropes, wantRopes) || s.Vocab != 262208 || !s.TiedHead || s.Stored != model.BFloat16 || s.MaxLen != 131072 {
+		t.Errorf("gemma 3: ropes %+v, %+v", s.Ropes, s)
+	}
+	a := attentionOf(t, s)
+	if a.Rope != 1 || a.Scale != 1./16 || a.Heads != 8 || a.KVHeads != 4 || s.Layers[5].Mixer.(*model.Attention).Rope != 0 {
+		t.Errorf("gemma 3: attention %+v", a)
+	}
+
+	const phi = `"architectures":["Phi3ForCausalLM"],"vocab_size":9,"hidden_size":16,"intermediate_size":12,"num_hidden_layers":2,
+		"num_attention_heads":2,"max_position_embeddings":131072,"rms_norm_eps":1e-5,"hidden_act":"silu"`
+	s = read(`{` + phi + `,"original_max_position_embeddings":4096,"partial_rotary_factor":0.75,"sliding_window":262144,
+		"rope_scaling":{"type":"su","short_factor":[1,1,1],"long_factor":[1,2,3]}}`)
+	r := s.Ropes[0]
+	if r.Scaling != "longrope" || r.Dim != 6 || r.OriginalMaxLen != 4096 || !(math.Abs(r.Amplitude-1.1902380714238083) < 1e-9) {
+		t.Errorf("phi 3: rope %+v", r)
+	}
+	if s = read(`{` + phi + `,"sliding_window":null}`); windows(s)[0] != 0 {
+		t.Errorf("phi 3: window %v", windows(s))
+	}
+
+	mistral := strings.Replace(phi, "Phi3", "Mistral", 1)
+	if s = read(`{` + mistral + `}`); windows(s)[0] != 4096 { // as in the first release, which does not say
+		t.Errorf("mistral: window %v", windows(s))
+	}
+	if s = read(`{` + mistral + `,"sliding_window":null}`); windows(s)[0] != 0 {
+		t.Errorf("mistral: window %v", windows(s))
+	}
+
+	s = tinySpec(t, `"use_sliding_window":true;"sliding_window":128;"max_window_layers":1`)
+	if want := []int{0, 128}; !slices.Equal(windows(s), want) {
+		t.Errorf("qwen 3: windows %v, want %v", windows(s), want)
+	}
+	s = tinySpec(t, `"use_sliding_window":false;"sliding_window":128;"max_window_layers":1`)
+	if want := []int{0, 0}; !slices.Equal(windows(s), want) {
+		t.Errorf("qwen 3: windows %v, want none", windows(s))
+	}
+}
+
+func TestScaleRope(t *testing.T) {
+	scaled := func(keys, kind string) model.Rope {
+		t.Helper()
+		s := tinySpec(t, keys)
+		if err := s.ScaleRope(kind); err != nil {
+			t.Fatal(err)
+		}
+		if s.MaxLen != 128 || s.LongestLen != 128 {
+			t.Errorf("%s: %d, at most %d tokens", kind, s.MaxLen, s.LongestLen)
+		}
+		return s.Ropes[0]
+	}
+	for kind, want := range map[string]model.Rope{
+		"linear":  {},
+		"dynamic": {},
+		"llama3":  {LowFreqFactor: 1, HighFreqFactor: 4},
+		"yarn":    {BetaFast: 32, BetaSlow: 1, Amplitude: 1 + 0.1*math.Log(2)},
+	} {
+		want.Dim, want.Theta, want.Scaling, want.Factor, want.OriginalMaxLen = 4, 10000, kind, 2, 64
+		if got := scaled("", kind); !reflect.DeepEqual(got, want) {
+			t.Errorf("%s: %+v", kind, got)
+		}
+		// It comes in place of the checkpoint's own.
+		own := `"max_position_embeddings":512;"rope_scaling":{"rope_type":"yarn","factor":8;"original_max_position_embeddings":64}`
+		if got := scaled(strings.ReplaceAll(own, `8;`, `8,`), kind); !reflect.DeepEqual(got, want) {
+			t.Errorf("%s in place of yarn: %+v", kind, got)
+		}
+	}
+	if err := tinySpec(t, "").ScaleRope("ntk"); err == nil || !strings.Contains(err.Error(), "ntk") {
+		t.Errorf("error %v", err)
+	}
+}
+
+// TestDynamicRopeLength: a longer limit than the checkpoint's is accepted up to what the scaling is for.
+func TestDynamicRopeLength(t *testing.T) {
+	dev, s := openDevice(t, "ref"), tinySpec(t, `"rope_scaling":{"type":"dynamic","factor":2.5}`)
+	for length, ok := range map[int]bool{0: true, 64: true, 160: true, 161: false} {
+		m, err := model.LoadDummy(dev, s, 1, model.Options{MaxLen: length})
+		if (err == nil) != ok {
+			t.Errorf("limit %d: %v", length, err)
+		}
+		if err == nil {
+			if err := m.Close(); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+}
+
 func TestUnsupportedSpec(t *testing.T) {
 	tests := []struct{ name, keys, want string }{
-		{"architecture", `"architectures":["Qwen9ForCausalLM"]`, `"Qwen9ForCausalLM" is not supported; supported are: Qwen2ForCausalLM, Qwen3ForCausalLM, LlamaForCausalLM`},
+		{"architecture", `"architectures":["Qwen9ForCausalLM"]`, `"Qwen9ForCausalLM" is not supported; supported are: Qwen2ForCausalLM, Qwen3ForCausalLM, `},
 		{"no architecture", `"architectures":null`, "0 architectures"},
-		{"activation", `"hidden_act":"gelu"`, "gelu"},
+		{"activation", `"hidden_act":"relu"`, `hidden_act "relu" is none of [gelu gelu_pytorch_tanh silu]`},
 		{"rope scaling", `"rope_scaling":{"type":"ntk"}`, `"ntk" is none of [default dynamic linear llama3 longrope yarn]`},
 		{"newer rope scaling", `"rope_parameters":{"rope_type":"longrope"}`, "short_factor and long_factor must be 2 positive"},
 		{"part of a rope scaling", `"rope_scaling":{"type":"default","mrope_section":[1]}`, `"mrope_section"`},
@@ -100,7 +214,16 @@ func TestUnsupportedSpec(t *testing.T) {
 		{"nothing of a head", `"rope_parameters":{"partial_rotary_factor":0.1}`, "partial_rotary_factor"},
 		{"mlp bias", `"mlp_bias":true`, "mlp_bias"},
 		{"hidden size that heads do not share", `"architectures":["LlamaForCausalLM"];"head_dim":null;"hidden_size":10`, "head_dim is absent"},
-		{"window", `"use_sliding_window":true;"sliding_window":128`, "use_sliding_window"},
+		{"window", `"use_sliding_window":true;"sliding_window":-1`, "sliding_window is -1"},
+		{"kinds of layers", `"layer_types":["full_attention","chunked_attention"]`, `layer_types: "chunked_attention"`},
+		{"too few kinds of layers", `"layer_types":["full_attention"]`, "layer_types has 1 elements for 2 layers"},
+		{"yarn upside down", `"rope_scaling":{"type":"yarn","factor":2,"beta_fast":1,"beta_slow":2}`, "beta_slow 2 and beta_fast 1"},
+		{"huge attention factor", `"rope_scaling":{"type":"yarn","factor":2,"attention_factor":1e9}`, "attention_factor 1e+09"},
+		{"rope by kinds of layers", `"rope_parameters":{"full_attention":{"rope_type":"default"}}`, "rope_parameters of kinds of layers"},
+		{"both directions", `"architectures":["Gemma3ForCausalLM"];"use_bidirectional_attention":true`, "use_bidirectional_attention"},
+		{"negative cap", `"architectures":["Gemma2ForCausalLM"];"attn_logit_softcapping":-1`, "attn_logit_softcapping -1"},
+		{"infinite scale", `"architectures":["GraniteForCausalLM"];"logits_scaling":0`, "logits_scaling"},
+		{"no text", `"architectures":["Gemma3ForConditionalGeneration"]`, "text_config is missing"},
 		{"quantized", `"quantization_config":{"quant_method":"gptq"}`, "quantization_config"},
 		{"no layers", `"num_hidden_layers":0`, "num_hidden_layers"},
 		{"huge", `"hidden_size":1000000000000`, "hidden_size"},
@@ -117,7 +240,7 @@ func TestUnsupportedSpec(t *testing.T) {
 			}
 		})
 	}
-	_, err := newSpec(t, `"hidden_act":"gelu";"mlp_bias":true;"head_dim":5`)
+	_, err := newSpec(t, `"hidden_act":"relu";"mlp_bias":true;"head_dim":5`)
 	if err == nil || strings.Count(err.Error(), "\n") < 2 {
 		t.Errorf("not all problems at once: %v", err)
 	}
@@ -198,6 +321,18 @@ func TestWeightsMustFit(t *testing.T) {
 			t.Errorf("error %v, want one with %q", err, want)
 		}
 	}
+	old := tinyShapes()
+	old["model.layers.0.self_attn.rotary_emb.inv_freq"] = []int{2}
+	if err := load(old, ""); err != nil {
+		t.Errorf("saved frequencies: %v", err)
+	}
+	bare := map[string][]int{}
+	for name, shape := range tinyShapes() {
+		bare[strings.TrimPrefix(name, "model.")] = shape
+	}
+	if err := load(bare, ""); err != nil {
+		t.Errorf("names without model.: %v", err)
+	}
 	if err := load(tinyShapes(), `"tie_word_embeddings":false`); err == nil || !strings.Contains(err.Error(), "missing: lm_head") {
 		t.Errorf("missing head: %v", err)
 	}
@@ -208,6 +343,42 @@ func TestOptions(t *testing.T) {
 	for _, o := range []model.Options{{DType: "int8"}, {KVDType: "fp4"}, {KVDType: model.Float16}, {MaxLen: 65}, {MaxLen: -1}} {
 		if _, err := model.LoadDummy(dev, tinySpec(t, ""), 1, o); err == nil {
 			t.Errorf("loaded with %+v", o)
+		}
+	}
+}
+
+// TestUnusedParts: a Gemma 3 that also sees loads from both layouts in which there are such checkpoints, without the parts
+// that see; any other tensor is surplus.
+func TestUnusedParts(t *testing.T) {
+	dev := openDevice(t, "ref")
+	config := func() *checkpoint.Config {
+		return &checkpoint.Config{Architectures: []string{"Gemma3ForConditionalGeneration"}, TextConfig: &checkpoint.Config{
+			VocabSize: 20, HiddenSize: 8, IntermediateSize: 12, NumHiddenLayers: 2, NumAttentionHeads: 4, NumKeyValueHeads: 2, HeadDim: 4}}
+	}
+	spec, err := model.NewSpec(config())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, layout := range [][2]string{{"model.language_model.", "model."}, {"language_model.model.", ""}} {
+		shapes := map[string][]int{layout[1] + "vision_tower.a.weight": {3, 3}, layout[1] + "multi_modal_projector.b": {2}}
+		for name, shape := range tinyShapes() {
+			shapes[layout[0]+strings.TrimPrefix(name, "model.")] = shape
+			if before, ok := strings.CutSuffix(name, "input_layernorm.weight"); ok {
+				before = layout[0] + strings.TrimPrefix(before, "model.")
+				shapes[before+"pre_feedforward_layernorm.weight"], shapes[before+"post_feedforward_layernorm.weight"] = shape, shape
+			}
+		}
+		m, err := model.Load(dev, spec, weightFile(t, shapes), model.Options{})
+		if err == nil {
+			err = m.Close()
+		}
+		if err != nil {
+			t.Errorf("%s: %v", layout[0], err)
+		}
+		shapes["audio_tower.a"] = []int{1}
+		if _, err := model.Load(dev, spec, weightFile(t, shapes), model.Options{}); err == nil ||
+			!strings.Contains(err.Error(), "surplus: audio_tower.a") || strings.Contains(err.Error(), "vision") {
+			t.Errorf("%s: error %v", layout[0], err)
 		}
 	}
 }

@@ -9,6 +9,38 @@ import (
 	"pagoda/checkpoint"
 )
 
+// names are a checkpoint's weight names outside the layers.
+type names struct {
+	layouts []layout // the usual one first, then others in which checkpoints are found too
+	unused  []string // what the names of tensors begin with that a checkpoint may have for other parts than the decoder
+}
+
+// layout is where a checkpoint has the decoder.
+type layout struct {
+	base string // what the names begin with, but for the head's
+	head string
+}
+
+func (n names) embed() string     { return n.layouts[0].base + "embed_tokens.weight" }
+func (n names) finalNorm() string { return n.layouts[0].base + "norm" }
+func (n names) head() string      { return n.layouts[0].head + ".weight" }
+
+// in returns what the tensor of a name is called in w.
+func (n names) in(w *checkpoint.Weights) func(name string) string {
+	usual := n.layouts[0]
+	for _, l := range n.layouts {
+		if _, ok := w.Tensor(l.base + "embed_tokens.weight"); ok {
+			return func(name string) string {
+				if name == usual.head+".weight" {
+					return l.head + ".weight"
+				}
+				return l.base + strings.TrimPrefix(name, usual.base)
+			}
+		}
+	}
+	return func(name string) string { return name }
+}
+
 // Target is a projection's place among those of its layer: the mixer's, its output, then the feed-forward's.
 type Target int
 
@@ -63,18 +95,20 @@ func (l LayerSpec) projections(s *Spec) []projection {
 	return append(list, l.FF.projections(s)...)
 }
 
-func (s *Spec) layerPrefix(layer int) string { return fmt.Sprintf(s.names.layer, layer) }
+func (s *Spec) layerPrefix(layer int) string {
+	return fmt.Sprintf("%slayers.%d.", s.names.layouts[0].base, layer)
+}
 
 // embedOrHead says whether a tensor is the embedding or the output matrix.
 func (s *Spec) embedOrHead(name string) bool {
-	return name == s.names.embed+".weight" || name == s.names.head+".weight"
+	return name == s.names.embed() || name == s.names.head()
 }
 
 // tensors lists the weights of the decoder.
 func (s *Spec) tensors() []tensor {
-	list := []tensor{matrix(s.names.embed+".weight", s.Vocab, s.Hidden), vector(s.names.finalNorm+".weight", s.Hidden)}
+	list := []tensor{matrix(s.names.embed(), s.Vocab, s.Hidden), vector(s.names.finalNorm()+".weight", s.Hidden)}
 	if !s.TiedHead {
-		list = append(list, matrix(s.names.head+".weight", s.Vocab, s.Hidden))
+		list = append(list, matrix(s.names.head(), s.Vocab, s.Hidden))
 	}
 	for i, l := range s.Layers {
 		for _, t := range l.tensors(s) {
@@ -103,32 +137,37 @@ func (l LayerSpec) tensors(s *Spec) (list []tensor) {
 
 // checkWeights compares a checkpoint with the spec and reports all differences in one error.
 func (s *Spec) checkWeights(w *checkpoint.Weights) error {
-	surplus := map[string]bool{}
-	for _, name := range w.Names() {
-		surplus[name] = true
-	}
+	stored := s.names.in(w)
+	known := map[string]bool{}
 	if s.TiedHead {
-		delete(surplus, s.names.head+".weight") // often saved although the embedding stands for it
+		known[stored(s.names.head())] = true // often saved although the embedding stands for it
 	}
 	var problems []string
 	for _, want := range s.tensors() {
-		delete(surplus, want.name)
-		got, ok := w.Tensor(want.name)
+		name := stored(want.name)
+		known[name] = true
+		got, ok := w.Tensor(name)
 		switch {
 		case !ok:
-			problems = append(problems, "missing: "+want.name)
+			problems = append(problems, "missing: "+name)
 		case !slices.Equal(got.Shape, want.shape):
-			problems = append(problems, fmt.Sprintf("shape of %s: %v, want %v", want.name, got.Shape, want.shape))
+			problems = append(problems, fmt.Sprintf("shape of %s: %v, want %v", name, got.Shape, want.shape))
 		case !floatTypes[got.DType]:
-			problems = append(problems, fmt.Sprintf("dtype of %s: %s, want F32, BF16 or F16", want.name, got.DType))
+			problems = append(problems, fmt.Sprintf("dtype of %s: %s, want F32, BF16 or F16", name, got.DType))
 		}
 	}
 	for _, name := range w.Names() {
-		if surplus[name] {
+		if !known[name] && !s.names.isUnused(name) {
 			problems = append(problems, fmt.Sprintf("surplus: %.120s", name))
 		}
 	}
 	return listError("the weights do not fit the configuration", problems)
+}
+
+// isUnused says whether a checkpoint may have a tensor that the decoder has no use for.
+func (n names) isUnused(name string) bool {
+	return strings.HasSuffix(name, ".rotary_emb.inv_freq") || // old checkpoints have what the configuration says
+		slices.ContainsFunc(n.unused, func(prefix string) bool { return strings.HasPrefix(name, prefix) })
 }
 
 var floatTypes = map[checkpoint.DType]bool{"F32": true, "BF16": true, "F16": true}

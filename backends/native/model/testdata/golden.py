@@ -27,6 +27,9 @@ LLAMA3 = dict(rope_type="llama3", factor=8.0, low_freq_factor=1.0, high_freq_fac
 # Of the eight waves two stay, three are blended; attention is sharpened by other than the usual amount.
 YARN = dict(rope_type="yarn", factor=4.0, original_max_position_embeddings=32, beta_fast=4.0, beta_slow=0.5, mscale=0.9,
             mscale_all_dim=0.4)
+LONGROPE = dict(rope_type="longrope", short_factor=[1.0, 1.1, 1.5], long_factor=[1.0, 1.7, 3.1], partial_rotary_factor=0.75)
+GEMMA = dict(hidden_size=24, head_dim=8, query_pre_attn_scalar=12, sliding_window=16, hidden_activation="gelu_pytorch_tanh",
+             tie_word_embeddings=True)
 # By folder: the family's name in transformers, which is also that of its classes, and what its configuration has in place
 # of SIZES or beyond them. Windows are shorter than the prompt; layers are as many as show how they differ.
 CASES = {
@@ -38,6 +41,22 @@ CASES = {
                                         rope_parameters=dict(rope_type="linear", factor=4.0, rope_theta=100.0))),
     "llama-yarn": ("Llama", dict(head_dim=16, rope_parameters=dict(YARN, rope_theta=100.0))),
     "llama-dynamic": ("Llama", dict(rope_parameters=dict(rope_type="dynamic", factor=4.0, rope_theta=100.0))),
+    "mistral": ("Mistral", dict(head_dim=8, sliding_window=20, rope_theta=1000.0)),
+    "qwen2-window": ("Qwen2", dict(num_hidden_layers=3, use_sliding_window=True, sliding_window=13, max_window_layers=1,
+                                   rope_theta=1000.0)),
+    "gemma2": ("Gemma2", dict(GEMMA, attn_logit_softcapping=3.0, final_logit_softcapping=2.0)),
+    "gemma3": ("Gemma3Text", dict(GEMMA, num_hidden_layers=4, layer_types=None, sliding_window_pattern=3,
+                                  rope_parameters=dict(full_attention=dict(rope_type="linear", factor=2.0, rope_theta=1000.0),
+                                                       sliding_attention=dict(rope_type="default", rope_theta=50.0)))),
+    "gemma3-sees": ("Gemma3", dict(GEMMA, sliding_window_pattern=2, vision_config=dict(
+        hidden_size=4, intermediate_size=4, num_hidden_layers=1, num_attention_heads=1, image_size=8, patch_size=4))),
+    "phi3": ("Phi3", dict(rope_theta=1000.0, sliding_window=30)),
+    "phi3-longrope": ("Phi3", dict(head_dim=8, hidden_size=32, rope_theta=1000.0, original_max_position_embeddings=32,
+                                   rope_parameters=LONGROPE)),
+    "glm": ("Glm", dict(head_dim=8, rope_theta=1000.0)),
+    "glm4": ("Glm4", dict(head_dim=8, rope_theta=1000.0)),
+    "granite": ("Granite", dict(embedding_multiplier=3.0, residual_multiplier=0.7, attention_multiplier=0.6,
+                                logits_scaling=1.5, rope_theta=1000.0)),
     "olmo2": ("Olmo2", dict(rope_theta=1000.0)),
     "smollm3": ("SmolLM3", dict(num_hidden_layers=3, no_rope_layer_interval=2, rope_theta=1000.0)),
 }
@@ -58,7 +77,8 @@ def randomize(parameters):
             elif p.dim() == 1:
                 noise = 0.5 * noise
             else:
-                noise = 1.5 * noise / p.shape[-1] ** 0.5
+                size = 0.4 if "embed" in name else 1.5  # with larger embeddings a token is followed by itself
+                noise = size * noise / p.shape[-1] ** 0.5
             p.copy_(noise.to(torch.bfloat16))
 
 
@@ -67,41 +87,34 @@ def logits(model, tokens):
         return model(tokens[None], use_cache=False).logits[0]
 
 
-def kept(all_logits):
-    return [[round(v, 6) for v in all_logits[row].tolist()] for row in ROWS]
+def kept(all_logits, rows):
+    return [[round(v, 6) for v in all_logits[row].tolist()] for row in rows]
 
 
-def greedy(model, tokens):
-    """The next tokens, each computed from all before it at once, and the smallest gap."""
+def greedy(model, tokens, n):
+    """The next n tokens, each computed from all before it at once, and the smallest gap."""
     gap = float("inf")
-    for _ in range(GREEDY):
+    for _ in range(n):
         best = logits(model, tokens)[-1].topk(2)
         gap = min(gap, (best.values[0] - best.values[1]).item())
         tokens = torch.cat([tokens, best.indices[:1]])
-    return tokens[-GREEDY:].tolist(), gap
+    return tokens[-n:].tolist(), gap
 
 
 def make(family, keys):
     sizes = dict(SIZES, **keys)
+    vision = sizes.pop("vision_config", None)
+    if vision:  # the text model is a part of one that also sees
+        sizes = dict(text_config=sizes, vision_config=vision, mm_tokens_per_image=1)
     config = getattr(transformers, family + "Config")(**sizes)
     config._attn_implementation = "eager"
-    model = getattr(transformers, family + "ForCausalLM")(config).eval()
+    kind = "ForConditionalGeneration" if vision else "ForCausalLM"
+    model = getattr(transformers, family.removesuffix("Text") + kind)(config).eval()
     randomize(model.named_parameters())
     return model, torch.randint(3, SIZES["vocab_size"], (TOKENS,))
 
 
-def write(name, family, keys):
-    for attempt in range(1000):
-        torch.manual_seed(zlib.crc32(name.encode()) + attempt)
-        model, tokens = make(family, keys)
-        following, gap = greedy(model, tokens)
-        if gap >= GAP and len(set(following)) >= VARIETY:
-            break
-    else:
-        raise RuntimeError(f"{name}: no seed will do")
-    golden = dict(torch=torch.__version__, transformers=transformers.__version__, peft=peft.__version__,
-                  tokens=tokens.tolist(), rows=ROWS, logits=kept(logits(model, tokens)), greedy=following, gap=round(gap, 6))
-    folder = pathlib.Path(name)
+def save(folder, model):
     shutil.rmtree(folder, ignore_errors=True)
     # Not model.to(bfloat16): that rounds the rotary frequencies too.
     model.save_pretrained(folder, state_dict={k: v.to(torch.bfloat16) for k, v in model.state_dict().items()})
@@ -110,14 +123,81 @@ def write(name, family, keys):
     config["dtype"] = "bfloat16"  # saved as float32, which the model is
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
     (folder / "model.safetensors").chmod(0o644)
-    adapter = peft.get_peft_model(model, peft.LoraConfig(r=4, lora_alpha=6, target_modules="all-linear")).eval()
+
+
+def write(name, family, keys):
+    for attempt in range(1000):
+        torch.manual_seed(zlib.crc32(name.encode()) + attempt)
+        model, tokens = make(family, keys)
+        following, gap = greedy(model, tokens, GREEDY)
+        if gap >= GAP and len(set(following)) >= VARIETY:
+            break
+    else:
+        raise RuntimeError(f"{name}: no seed will do")
+    golden = dict(torch=torch.__version__, transformers=transformers.__version__, peft=peft.__version__,
+                  tokens=tokens.tolist(), rows=ROWS, logits=kept(logits(model, tokens), ROWS), greedy=following, gap=round(gap, 6))
+    folder = pathlib.Path(name)
+    save(folder, model)
+    lora = peft.LoraConfig(r=4, lora_alpha=6, target_modules="all-linear", exclude_modules=r".*(vision|projector).*")
+    adapter = peft.get_peft_model(model, lora).eval()
     randomize((k, p) for k, p in adapter.named_parameters() if "lora_" in k)
     adapter.save_pretrained(folder / "adapter")
     (folder / "adapter" / "README.md").unlink()
-    golden["adapter_logits"] = kept(logits(adapter, tokens))
+    golden["adapter_logits"] = kept(logits(adapter, tokens), ROWS)
     (folder / "golden.json").write_text(json.dumps(golden) + "\n")
     print(f"{name}: attempt {attempt}, gap {gap:.3g}, {len(set(following))} different tokens")
 
 
-for case in sys.argv[1:] or CASES:
-    write(case, *CASES[case])
+# Contexts of 8,192 tokens, of which one, the needle, is there once, early: it must show in what comes after the last.
+LONG = {
+    "long-yarn": dict(rope_type="yarn", factor=4.0, original_max_position_embeddings=2048, rope_theta=10000.0),
+    "long-llama3": dict(LLAMA3, original_max_position_embeddings=1024, rope_theta=10000.0),
+}
+LENGTH, NEEDLE = 8192, 1234  # where the needle is
+LONG_ROWS = [100, 2047, 8191]
+SHOWS = 0.05  # least difference that the needle makes to a logit of the last row
+FOLLOWING = 8
+
+
+def haystack(needle):
+    """The prompt, which the test makes the same way."""
+    tokens, state = [], 1
+    for _ in range(LENGTH):
+        state = (state * 1103515245 + 12345) % 2**31
+        tokens.append(4 + (state >> 16) % (SIZES["vocab_size"] - 4))
+    if needle:
+        tokens[NEEDLE] = 3
+    return torch.tensor(tokens)
+
+
+def write_long(name, rope):
+    for attempt in range(1000):
+        torch.manual_seed(zlib.crc32(name.encode()) + attempt)
+        keys = dict(SIZES, head_dim=16, max_position_embeddings=LENGTH + FOLLOWING, rope_parameters=rope)
+        model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**keys)).eval()
+        randomize(model.named_parameters())
+        with torch.no_grad():  # attention that picks single tokens out
+            for layer in model.model.layers:
+                layer.self_attn.q_proj.weight *= 4
+        tokens = haystack(needle=True)
+        rows = logits(model, tokens)
+        shows = (rows[-1] - logits(model, haystack(needle=False))[-1]).abs().max().item()
+        if shows < SHOWS:
+            continue
+        following, gap = greedy(model, tokens, FOLLOWING)
+        if gap >= GAP:
+            break
+    else:
+        raise RuntimeError(f"{name}: no seed will do")
+    save(pathlib.Path(name), model)
+    golden = dict(torch=torch.__version__, transformers=transformers.__version__, length=LENGTH, needle=NEEDLE, shows=round(shows, 6),
+                  rows=LONG_ROWS, logits=kept(rows, LONG_ROWS), greedy=following, gap=round(gap, 6))
+    (pathlib.Path(name) / "long.json").write_text(json.dumps(golden) + "\n")
+    print(f"{name}: attempt {attempt}, gap {gap:.3g}, the needle makes {shows:.3g}")
+
+
+for case in sys.argv[1:] or [*CASES, *LONG]:
+    if case in LONG:
+        write_long(case, LONG[case])
+    else:
+        write(case, *CASES[case])

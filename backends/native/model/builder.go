@@ -1,0 +1,124 @@
+package model
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+
+	"pagoda/checkpoint"
+)
+
+// builder is a spec in the making.
+type builder struct {
+	*Spec
+	c        *checkpoint.Config
+	problems []error
+}
+
+// bad adds a problem, once.
+func (b *builder) bad(format string, args ...any) {
+	err := fmt.Errorf(format, args...)
+	if !slices.ContainsFunc(b.problems, func(p error) bool { return p.Error() == err.Error() }) {
+		b.problems = append(b.problems, err)
+	}
+}
+
+// begin reads the keys that mean the same in all architectures.
+func (b *builder) begin() {
+	c := b.c
+	b.Stored = DType(cmp.Or(c.TorchDType, c.DType, string(Auto)))
+	b.Vocab, b.Hidden, b.MaxLen = c.VocabSize, c.HiddenSize, c.MaxPositionEmbeddings
+	b.LongestLen = b.MaxLen
+	b.NormEps, b.TiedHead = float32(c.RMSNormEps), or(c.TieWordEmbeddings, false)
+	if q := string(c.QuantizationConfig); q != "" && q != "null" {
+		b.bad("quantization_config: quantized weights are not supported")
+	}
+}
+
+// layers gives the model as many layers as its configuration says.
+func (b *builder) layers(layer func(i int) LayerSpec) {
+	n := b.c.NumHiddenLayers
+	if !b.between("num_hidden_layers", n, 1<<10) {
+		return
+	}
+	for i := range n {
+		b.Layers = append(b.Layers, layer(i))
+	}
+}
+
+// between reports a size that is not 1 to most, so that no product of sizes overflows.
+func (b *builder) between(key string, value, most int) bool {
+	if value < 1 || value > most {
+		b.bad("%s is %d, must be 1 to %d", key, value, most)
+		return false
+	}
+	return true
+}
+
+// window reads how many tokens a layer with a window sees; 0: all. Absent is what it is where the configuration has no
+// such key.
+func (b *builder) window(absent int) int {
+	switch n, given := or(b.c.SlidingWindow, 0), b.has("sliding_window"); {
+	case !given:
+		return absent
+	case n < 0 || n > maxLen:
+		b.bad("sliding_window is %d, must be 1 to %d", n, maxLen)
+		return 0
+	default:
+		return n
+	}
+}
+
+// slides says whether layer i has a window: layer_types does, or else usually.
+func (b *builder) slides(i int, usually bool) bool {
+	types := b.c.LayerTypes
+	switch {
+	case types == nil:
+		return usually
+	case len(types) != b.c.NumHiddenLayers:
+		b.bad("layer_types has %d elements for %d layers", len(types), b.c.NumHiddenLayers)
+	case types[i] == "sliding_attention":
+		return true
+	case types[i] != "full_attention":
+		b.bad("layer_types: %q is not supported", types[i])
+	}
+	return false
+}
+
+// has says whether the configuration has a key, if only with null.
+func (b *builder) has(key string) bool { return b.c.Raw[key] != nil }
+
+// key is a number that null turns off, and that has a value where the configuration does not have the key.
+func (b *builder) key(key string, value *float64, absent float64) float64 {
+	if !b.has(key) {
+		return absent
+	}
+	return or(value, 0)
+}
+
+func (b *builder) check() {
+	b.between("vocab_size", b.Vocab, 1<<24)
+	b.between("hidden_size", b.Hidden, 1<<17)
+	b.between("max_position_embeddings", b.MaxLen, maxLen)
+	if !(b.NormEps > 0 && b.NormEps < 1) {
+		b.bad("rms_norm_eps %g is not between 0 and 1", b.NormEps)
+	}
+	for key, scale := range map[string]float64{"embedding_multiplier": b.EmbedScale, "residual_multiplier": float64(b.ResidualScale),
+		"logits_scaling": float64(b.LogitScale), "final_logit_softcapping": float64(b.LogitSoftcap)} {
+		if !(scale >= 0 && scale < 1e6) {
+			b.bad("%s makes a factor of %g, must be 0 to 1e6", key, scale)
+		}
+	}
+	for _, l := range b.Layers {
+		l.Mixer.check(b)
+		l.FF.check(b)
+	}
+}
+
+// or is what p points to, or what stands for it where the configuration does not say.
+func or[T any](p *T, absent T) T {
+	if p == nil {
+		return absent
+	}
+	return *p
+}

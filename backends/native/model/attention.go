@@ -12,6 +12,7 @@ type Attention struct {
 	O            string
 	QNorm, KNorm string // RMS norms of queries and keys, "" for none
 	WholeNorms   bool   // these take all heads together, not each on its own
+	Sinks        string // a score per head that takes part in the softmax's sum only, "" for none
 
 	Heads, KVHeads, HeadDim int
 	QKVBias, OBias          bool
@@ -72,15 +73,18 @@ func (a *Attention) projections(s *Spec) []projection {
 
 func (a *Attention) output(s *Spec) projection { return projection{a.O, s.Hidden, a.endQ(), a.OBias} }
 
-func (a *Attention) tensors(*Spec) []tensor {
-	if a.QNorm == "" {
-		return nil
-	}
+func (a *Attention) tensors(*Spec) (list []tensor) {
 	q, k := a.HeadDim, a.HeadDim
 	if a.WholeNorms {
 		q, k = a.endQ(), a.KVHeads*a.HeadDim
 	}
-	return []tensor{vector(a.QNorm+".weight", q), vector(a.KNorm+".weight", k)}
+	if a.QNorm != "" {
+		list = append(list, vector(a.QNorm+".weight", q), vector(a.KNorm+".weight", k))
+	}
+	if a.Sinks != "" {
+		list = append(list, vector(a.Sinks, a.Heads))
+	}
+	return list
 }
 
 func (a *Attention) cache() cacheDims { return cacheDims{a.KVHeads, a.HeadDim, a.HeadDim} }
@@ -92,14 +96,17 @@ func (a *Attention) scratch(_ *Spec, _ kernels.DType, tokens int) []plan {
 // attention is an Attention's weights.
 type attention struct {
 	*Attention
-	qkv          linear
-	qNorm, kNorm kernels.Tensor
+	qkv                 linear
+	qNorm, kNorm, sinks kernels.Tensor
 }
 
 func (a *Attention) load(l *partLoader) mixer {
 	y := &attention{Attention: a, qkv: l.linear(len(a.QKV))}
 	if a.QNorm != "" {
 		y.qNorm, y.kNorm = l.norm(a.QNorm), l.norm(a.KNorm)
+	}
+	if a.Sinks != "" {
+		y.sinks = l.vector(a.Sinks)
 	}
 	return y
 }
@@ -130,7 +137,7 @@ func (a *attention) mix(p pass, out, h kernels.Tensor) error {
 		return err
 	}
 	return kernels.PagedAttention(p.s, out, q, c, step.attention, a.Heads,
-		kernels.AttentionOptions{Scale: a.Scale, Window: a.Window, Softcap: a.Softcap})
+		kernels.AttentionOptions{Scale: a.Scale, Window: a.Window, Softcap: a.Softcap, Sinks: a.sinks})
 }
 
 // norm normalises queries or keys in place.

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"path/filepath"
 	"slices"
 	"testing"
 
@@ -34,6 +35,34 @@ func TestBatchInvariance(t *testing.T) {
 					compare(t, r.crowded(prompt, name, steps), want, "adapter %q, among others", name)
 					compare(t, r.alone(r.shared(prompt, name), 64, steps), want, "adapter %q, shared blocks", name)
 				}
+			})
+		}
+	})
+}
+
+// TestFamiliesAreInvariant: the same for all tiny checkpoints, whose layers differ in more, with chunks that end in and
+// between windows.
+func TestFamiliesAreInvariant(t *testing.T) {
+	files, err := filepath.Glob("testdata/*/golden.json")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("%d golden files, %v", len(files), err)
+	}
+	everyVariant(t, func(t *testing.T, variant string) {
+		for _, file := range files {
+			dir := filepath.Dir(file)
+			t.Run(filepath.Base(dir), func(t *testing.T) {
+				prompt := readGolden(t, file).Tokens
+				dev := openDevice(t, variant)
+				m := loadModel(t, dev, openCheckpoint(t, dir), model.Options{DType: model.BFloat16})
+				r := newRig(t, dev, m, 40, model.Limits{MaxTokens: 256, MaxSeqs: 8, MaxLogitRows: 8})
+				want := r.alone(r.newSeq(prompt, ""), len(prompt), 4)
+				for _, chunk := range []int{1, 7, 16} {
+					r.shuffle(uint64(chunk))
+					compare(t, r.alone(r.newSeq(prompt, ""), chunk, 4), want, "chunks of %d", chunk)
+				}
+				r.shuffle(99)
+				compare(t, r.crowded(prompt, "", 4), want, "among others")
+				compare(t, r.alone(r.shared(prompt, ""), 64, 4), want, "shared blocks")
 			})
 		}
 	})

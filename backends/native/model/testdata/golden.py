@@ -114,14 +114,18 @@ def make(family, keys):
     return model, torch.randint(3, SIZES["vocab_size"], (TOKENS,))
 
 
+def rewrite(file, change):
+    content = json.loads(file.read_text())
+    change(content)
+    file.write_text(json.dumps(content, indent=2) + "\n")
+
+
 def save(folder, model):
     shutil.rmtree(folder, ignore_errors=True)
     # Not model.to(bfloat16): that rounds the rotary frequencies too.
     model.save_pretrained(folder, state_dict={k: v.to(torch.bfloat16) for k, v in model.state_dict().items()})
     (folder / "generation_config.json").unlink()
-    config = json.loads((folder / "config.json").read_text())
-    config["dtype"] = "bfloat16"  # saved as float32, which the model is
-    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    rewrite(folder / "config.json", lambda c: c.update(dtype="bfloat16"))  # saved as float32, which the model is
     (folder / "model.safetensors").chmod(0o644)
 
 
@@ -143,6 +147,7 @@ def write(name, family, keys):
     randomize((k, p) for k, p in adapter.named_parameters() if "lora_" in k)
     adapter.save_pretrained(folder / "adapter")
     (folder / "adapter" / "README.md").unlink()
+    rewrite(folder / "adapter" / "adapter_config.json", lambda c: c.update(target_modules=sorted(c["target_modules"])))
     golden["adapter_logits"] = kept(logits(adapter, tokens), ROWS)
     (folder / "golden.json").write_text(json.dumps(golden) + "\n")
     print(f"{name}: attempt {attempt}, gap {gap:.3g}, {len(set(following))} different tokens")

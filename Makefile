@@ -20,7 +20,7 @@ LIB_SRC := ffi/rust/build.sh ffi/rust/Cargo.toml ffi/rust/Cargo.lock $(wildcard 
 LDFLAGS  = -s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT)
 files    = $$(find . -path ./build -prune -o -path ./.git -prune -o -name '$(1)' -print)
 
-.PHONY: help run build test lint race fuzz bench bench-cpu install clean need \
+.PHONY: help run build test lint race fuzz upstream bench bench-cpu bench-proxy install clean need \
 	gotest arm64 sdk-python sdk-node schemathesis lint-go lint-c lint-rust lint-tree
 
 help: ## list the targets
@@ -81,6 +81,9 @@ lint-rust: $(LIB)
 lint-tree:
 	@sh test/lint-tree.sh
 
+upstream: build ## the black-box suite in front of a real vLLM on the CPU (downloads several GB; VLLM_PYTHON names one that is there)
+	@sh test/upstream/run.sh
+
 race: $(LIB) ## all Go tests under the race detector
 	@rm -f build/skipped-race.txt
 	@$(GO) run ./test/summary -skips build/skipped-race.txt -race -timeout 30m ./...; status=$$?; \
@@ -96,6 +99,10 @@ bench: build ## measure the built-in model on this machine, then the Go benchmar
 bench-cpu: build ## measure the CPU kernels beside the machine's limits and llama.cpp (LLAMA_BENCH, LLAMA_BATCHED_BENCH, LLAMA_MODELS)
 	@$(GO) build -trimpath -buildvcs=false -o build/bench-cpu ./bench/cpu
 	@build/bench-cpu -commit $(COMMIT) $(ARGS)
+
+bench-proxy: build ## measure what the proxy adds, beside nginx where it is installed (NGINX names it), into docs/performance.md
+	@$(GO) build -trimpath -buildvcs=false -o build/bench-proxy ./bench/proxy
+	@build/bench-proxy -commit $(COMMIT) -nginx $(or $(NGINX),nginx) -write docs/performance.md $(ARGS)
 
 install: build ## copy bin/pagoda to PREFIX/bin (/usr/local)
 	@mkdir -p "$(DESTDIR)$(PREFIX)/bin"

@@ -5,7 +5,6 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
-	"io"
 	"math"
 	"net/http"
 	"os"
@@ -28,6 +27,9 @@ const maxDepth = 128
 // maxNameShown bounds how much of a client's own words an error repeats.
 const maxNameShown = 64
 
+// maxPrepared bounds what is set aside for a body that only says how long it is.
+const maxPrepared = 1 << 20
+
 // decode reads the body of r into v, a pointer to a request type of package openapi. It refuses what JSON parsers
 // disagree on: repeated or differently cased names, text that is not UTF-8, anything after the object.
 func decode(r *http.Request, v any) error {
@@ -39,7 +41,12 @@ func decode(r *http.Request, v any) error {
 }
 
 func readBody(r *http.Request) ([]byte, error) {
-	body, err := io.ReadAll(r.Body)
+	var buf bytes.Buffer
+	if n := r.ContentLength; n > 0 {
+		buf.Grow(int(min(n, maxPrepared)) + bytes.MinRead) // more than it says makes no second buffer necessary
+	}
+	_, err := buf.ReadFrom(r.Body)
+	body := buf.Bytes()
 	if err != nil {
 		if tooBig, ok := errors.AsType[*http.MaxBytesError](err); ok {
 			return nil, engine.Errorf(engine.TooLarge, "the body is larger than %d bytes", tooBig.Limit)
@@ -101,23 +108,39 @@ func readInteger[T int | int32 | int64](dec *jsontext.Decoder, v *T) error {
 
 // checkDepth counts brackets outside of strings. It need not know whether the rest is JSON.
 func checkDepth(body []byte) error {
-	depth, quoted := 0, false
+	depth := 0
 	for i := 0; i < len(body); i++ {
-		switch c := body[i]; {
-		case quoted && c == '\\':
-			i++
-		case c == '"':
-			quoted = !quoted
-		case quoted:
-		case c == '{' || c == '[':
+		switch body[i] {
+		case '"':
+			i = stringEnd(body, i+1)
+		case '{', '[':
 			if depth++; depth > maxDepth {
 				return engine.Errorf(engine.Invalid, "the body nests deeper than %d levels", maxDepth)
 			}
-		case c == '}' || c == ']':
+		case '}', ']':
 			depth--
 		}
 	}
 	return nil
+}
+
+// stringEnd returns the place of the quote that ends the string which body[i:] is within, or the length of body.
+func stringEnd(body []byte, i int) int {
+	for i < len(body) {
+		n := bytes.IndexByte(body[i:], '"')
+		if n < 0 {
+			break
+		}
+		end, escapes := i+n, 0
+		for end-escapes > i && body[end-escapes-1] == '\\' {
+			escapes++
+		}
+		if escapes%2 == 0 {
+			return end
+		}
+		i = end + 1
+	}
+	return len(body)
 }
 
 // decodeError says where the body is wrong, in the words of JSON and not of Go. path is where the decoded value is

@@ -8,7 +8,8 @@ import (
 )
 
 const (
-	affinityChunk = 512     // bytes of a prompt per link of its chain
+	affinityChunk = 512     // bytes of a prompt in a link of its chain; doubled after every chainStep links
+	chainStep     = 16      //
 	maxChain      = 128     // links; what two prompts share beyond does not matter any more
 	maxAffinities = 1 << 16 // links remembered
 )
@@ -73,9 +74,10 @@ type chain struct {
 
 func (c *chain) write(s string) {
 	for len(s) > 0 && len(c.links) < maxChain {
-		n := min(len(s), affinityChunk-c.size)
+		chunk := affinityChunk << (len(c.links) / chainStep)
+		n := min(len(s), max(0, chunk-c.size))
 		c.hash.WriteString(s[:n])
-		if c.size += n; c.size == affinityChunk {
+		if c.size += n; c.size >= chunk {
 			c.link()
 		}
 		s = s[n:]

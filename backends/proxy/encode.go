@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"bytes"
+	"encoding/binary"
 	"fmt"
 	"maps"
 	"slices"
@@ -25,10 +26,14 @@ var jsonOptions = json.JoinOptions(json.Deterministic(true), jsontext.AllowInval
 // object writes a JSON object member by member.
 type object struct{ buf []byte }
 
+// open begins an object within another.
+func (o *object) open() { o.buf = append(o.buf, '{') }
+
 func (o *object) name(name string) {
-	if len(o.buf) == 0 {
-		o.buf = append(o.buf, '{')
-	} else {
+	switch n := len(o.buf); {
+	case n == 0:
+		o.open()
+	case o.buf[n-1] != '{': // a value ends in no such byte
 		o.buf = append(o.buf, ',')
 	}
 	o.buf = appendQuote(o.buf, name)
@@ -72,10 +77,35 @@ func (o *object) end() []byte {
 	return append(o.buf, '}')
 }
 
-// appendQuote appends s as a JSON string; what is not UTF-8 in it becomes U+FFFD.
+// appendQuote appends s as a JSON string; what is not UTF-8 in it becomes U+FFFD. Most texts need no escape: they are looked
+// over eight bytes at a time.
 func appendQuote(dst []byte, s string) []byte {
-	dst, _ = jsontext.AppendQuote(dst, s)
+	begin := len(dst)
+	dst = append(append(append(dst, '"'), s...), '"')
+	if isPlain(dst[begin+1 : len(dst)-1]) {
+		return dst
+	}
+	dst, _ = jsontext.AppendQuote(dst[:begin], s)
 	return dst
+}
+
+// isPlain says that b is ASCII without control characters, quotes and backslashes.
+func isPlain(b []byte) bool {
+	const ones, high = 0x0101010101010101, 0x8080808080808080
+	for len(b) >= 8 {
+		w := binary.LittleEndian.Uint64(b)
+		quote, slash := w^(ones*'"'), w^(ones*'\\')
+		if (w|(w-ones*0x20)|(quote-ones)|(slash-ones))&high != 0 { // a borrow may tell of more than there is, never of less
+			return false
+		}
+		b = b[8:]
+	}
+	for _, c := range b {
+		if c < 0x20 || c >= 0x80 || c == '"' || c == '\\' {
+			return false
+		}
+	}
+	return true
 }
 
 // encoding is a request on its way into the upstream's JSON. The first problem stays in err.
@@ -123,19 +153,19 @@ type encoded struct {
 	body   []byte // `{"messages":...`
 }
 
-// finish adds what belongs to one try.
+// finish returns what belongs to one try, to be sent after body.
 func (e *encoded) finish(model, idField, id string) []byte {
-	o := object{slices.Clone(e.body)}
+	o := object{[]byte{' '}} // so that the first member too has a comma before it
 	o.text("model", model)
 	if idField != "" {
 		o.text(idField, id)
 	}
-	return o.end()
+	return o.end()[1:]
 }
 
 // encode turns req into the upstream's request.
 func (d *Dialect) encode(req *engine.Request) (*encoded, error) {
-	e := &encoding{d: d}
+	e := &encoding{d: d, object: object{make([]byte, 0, sizeOf(req))}}
 	out := &encoded{path: completionPath, stream: !req.Output.Whole && req.Output.PromptLogprobs == nil}
 	switch {
 	case req.Chat != nil:
@@ -163,6 +193,30 @@ func (d *Dialect) encode(req *engine.Request) (*encoded, error) {
 	e.extra(req.Extra)
 	out.body = e.buf
 	return out, e.err
+}
+
+// sizeOf is about how long a request's JSON is.
+func sizeOf(req *engine.Request) int {
+	const rest = 1 << 10
+	n := rest
+	if req.Text != nil {
+		n += len(*req.Text)
+	}
+	if req.Chat != nil {
+		for i := range req.Chat.Messages {
+			m := &req.Chat.Messages[i]
+			if n += 64; m.Content != nil {
+				n += len(*m.Content)
+			}
+			for _, p := range m.Parts {
+				n += len(p)
+			}
+		}
+		for _, t := range req.Chat.Tools {
+			n += len(t)
+		}
+	}
+	return n
 }
 
 // extra adds what only the upstream knows.
@@ -260,7 +314,7 @@ func (e *encoding) chat(req *engine.Request) {
 		if i > 0 {
 			e.buf = append(e.buf, ',')
 		}
-		e.buf = append(e.buf, e.message(i, &m)...)
+		e.message(i, &m)
 	}
 	e.buf = append(e.buf, ']')
 	e.tools(c)
@@ -322,8 +376,9 @@ func (d *Dialect) messages(msgs []engine.Message) []engine.Message {
 	return out[leading-1:]
 }
 
-func (e *encoding) message(index int, m *engine.Message) []byte {
-	var o object
+func (e *encoding) message(index int, m *engine.Message) {
+	o := object{e.buf}
+	o.open()
 	o.text("role", m.Role)
 	switch {
 	case m.Parts != nil:
@@ -353,5 +408,5 @@ func (e *encoding) message(index int, m *engine.Message) []byte {
 		}
 		o.value("tool_calls", calls)
 	}
-	return o.end()
+	e.buf = o.end()
 }

@@ -147,10 +147,14 @@ func (e *staleError) Unwrap() error { return e.err }
 // post sends one try of a request and hands its answer to a.
 func (r *replica) post(ctx context.Context, e *encoded, model string, a *answer) error {
 	id := "pagoda-" + strings.ToLower(rand.Text())
-	req, err := r.request(ctx, http.MethodPost, e.path, r.key, e.finish(model, r.d.RequestIDField, id))
+	req, err := r.request(ctx, http.MethodPost, e.path, r.key, nil)
 	if err != nil {
 		return engine.AsError(err)
 	}
+	end := e.finish(model, r.d.RequestIDField, id)
+	req.Body = io.NopCloser(io.MultiReader(bytes.NewReader(e.body), bytes.NewReader(end))) // bodies are large: no copy for a try
+	req.ContentLength = int64(len(e.body) + len(end))
+	req.Header.Set("Content-Type", "application/json")
 	req.Header.Set("X-Request-Id", id)
 	ended := false
 	defer func() {

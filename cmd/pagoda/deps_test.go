@@ -50,6 +50,7 @@ var arrows = map[string]row{
 	"client":                      {},
 	"bench":                       {deps: "engine client"},
 	"bench/cpu":                   {deps: "bench client engine backends/native/model kernels quant checkpoint"},
+	"bench/proxy":                 {},
 	"cmd/pagoda":                  {deps: "*"},
 	"test/summary":                {},
 	"test/blackbox":               {deps: "*"},

@@ -70,6 +70,15 @@ func TestPrecedence(t *testing.T) {
 	}
 }
 
+func TestUseFastTokenizer(t *testing.T) {
+	if _, err := Load("serve", []string{"--use_fast_tokenizer", "false"}, nil); err == nil || !strings.Contains(err.Error(), "use_fast_tokenizer") {
+		t.Errorf("got %v", err)
+	}
+	if _, err := Load("serve", []string{"--use_fast_tokenizer"}, nil); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestForms(t *testing.T) {
 	cases := []struct {
 		name string

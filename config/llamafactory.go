@@ -23,6 +23,14 @@ type LlamaFactory struct {
 	NumBeams          int
 	LengthPenalty     float64
 
+	AddTokens              []string
+	AddSpecialTokens       []string
+	NewSpecialTokensConfig string
+	InitSpecialTokens      string
+	ResizeVocab            bool
+	SplitSpecialTokens     bool
+	UseFastTokenizer       bool
+
 	Stage          string
 	FinetuningType string
 	AdapterFolder  string
@@ -33,6 +41,7 @@ type LlamaFactory struct {
 const (
 	prompts  = "Prompts"
 	sampling = "Sampling defaults"
+	words    = "Vocabulary"
 
 	serveChat = "serve, chat"
 )
@@ -70,6 +79,23 @@ func (c *LlamaFactory) options() []*Option {
 		{Name: "length_penalty", target: &c.LengthPenalty, Default: "1", Min: 1, Max: 1, Group: sampling, Commands: serveChat,
 			Backends: "native", Help: "1: there is no beam search"},
 
+		{Name: "add_tokens", target: &c.AddTokens, Group: words, Commands: all, Backends: "native",
+			Help: "tokens to add, separated by commas; if one is new, the embedding grows as with resize_vocab"},
+		{Name: "add_special_tokens", target: &c.AddSpecialTokens, Group: words, Commands: all, Backends: "native",
+			Help: "control tokens to add, likewise"},
+		{Name: "new_special_tokens_config", target: &c.NewSpecialTokensConfig, Group: words, Commands: all, Backends: "native",
+			Help: "YAML file of control tokens and their descriptions, which takes the place of add_special_tokens"},
+		{Name: "init_special_tokens", target: &c.InitSpecialTokens, Default: "noise_init",
+			Choices: []string{"noise_init", "desc_init", "desc_init_w_noise"}, Group: words, Commands: all, Backends: "native",
+			Help: "embedding of a token that the checkpoint lacks: noise_init is the mean of all, the others that of its " +
+				"description's tokens (new_special_tokens_config); noise is left out, so that answers are the same each time"},
+		{Name: "resize_vocab", target: &c.ResizeVocab, Default: "false", Group: words, Commands: all, Backends: "native",
+			Help: "the embedding grows, to a multiple of 64 rows, where the tokenizer has more tokens; without it such tokens are refused"},
+		{Name: "split_special_tokens", target: &c.SplitSpecialTokens, Default: "false", Group: words, Commands: all,
+			Backends: "native", Help: "control tokens spelled out in a plain prompt are text; in a client's chat messages they always are"},
+		{Name: "use_fast_tokenizer", target: &c.UseFastTokenizer, Default: "true", Group: words, Commands: all,
+			Backends: "native", Help: "false is refused: slow tokenizers are Python, and transformers has none since version 5"},
+
 		{Name: "stage", target: &c.Stage, Default: "sft", Choices: []string{"pt", "sft", "rm", "ppo", "dpo", "kto"}, Group: model,
 			Commands: all, Backends: "native", Help: "how the model was trained, which makes no difference; rm, a reward model, " +
 				"is refused by this version"},
@@ -92,6 +118,9 @@ func (c *LlamaFactory) validate(all *Config) (errs []error) {
 	}
 	if c.Template == "" && (c.ToolFormat != "" || c.PreserveThinking) {
 		bad("tool_format and preserve_thinking: they belong to a named template; set template too")
+	}
+	if !c.UseFastTokenizer {
+		bad("use_fast_tokenizer: false is not supported, slow tokenizers are Python programs")
 	}
 	if c.Stage == "rm" {
 		bad("stage: a reward model (rm) is not supported by this version")

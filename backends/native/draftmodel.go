@@ -272,7 +272,7 @@ func (e *Engine) loadDraft() error {
 	if err := e.sameVocabulary(ck, spec); err != nil {
 		return err
 	}
-	e.draft, err = e.loadWeights(ck, spec, min(e.maxLen, spec.MaxLen), nil)
+	e.draft, err = e.loadWeights(ck, spec, model.Options{MaxLen: min(e.maxLen, spec.MaxLen)})
 	return err
 }
 

@@ -135,6 +135,11 @@ func (e *Engine) load() error {
 		return err
 	}
 	tok := e.startTokenizer(files)
+	if e.opts.Vocabulary.grows() {
+		if err := tok.wait(); err != nil { // the weights depend on it
+			return err
+		}
+	}
 	err = e.loadModel(ck, spec, tok.failed)
 	if tokErr := tok.wait(); tokErr != nil {
 		err = tokErr // if the weights failed too, it is because of this
@@ -145,7 +150,7 @@ func (e *Engine) load() error {
 	if err != nil {
 		return err
 	}
-	e.vocab = min(e.tok.VocabSize(), spec.Vocab)
+	e.vocab = min(e.tok.VocabSize(), e.model.VocabSize())
 	if err := e.loadAdapters(); err != nil {
 		return err
 	}
@@ -170,22 +175,24 @@ func (e *Engine) loadModel(ck *checkpoint.Checkpoint, spec *model.Spec, failed f
 		return err
 	}
 	e.own(e.device.Close)
-	if e.model, err = e.loadWeights(ck, spec, e.opts.MaxModelLen, failed); err != nil {
+	grow, err := e.growth(spec)
+	if err != nil {
+		return err
+	}
+	if e.model, err = e.loadWeights(ck, spec, model.Options{MaxLen: e.opts.MaxModelLen, Grow: grow, Check: failed}); err != nil {
 		return err
 	}
 	e.maxLen = e.model.MaxLen()
 	return nil
 }
 
-// loadWeights loads a checkpoint's model for sequences of maxLen tokens, 0: as long as it can. Check, if there is one, may
-// end it. The engine owns the model.
-func (e *Engine) loadWeights(ck *checkpoint.Checkpoint, spec *model.Spec, maxLen int, check func() error) (*model.Model, error) {
-	dt, err := model.ParseDType(e.opts.DType)
-	if err != nil {
+// loadWeights loads a checkpoint's model; o says what is not an option of the engine. The engine owns the model.
+func (e *Engine) loadWeights(ck *checkpoint.Checkpoint, spec *model.Spec, o model.Options) (*model.Model, error) {
+	var err error
+	if o.DType, err = model.ParseDType(e.opts.DType); err != nil {
 		return nil, err
 	}
-	o := model.Options{DType: dt, MaxLen: maxLen, KVDType: model.DType(e.opts.KVDType),
-		Bits: e.opts.QuantizationBits, Mapped: e.opts.Mmap, Check: check}
+	o.KVDType, o.Bits, o.Mapped = model.DType(e.opts.KVDType), e.opts.QuantizationBits, e.opts.Mmap
 	if need, have := spec.WeightBytes(o), e.opts.MemoryBytes-e.device.Allocated(); e.opts.MemoryBytes > 0 && need > have {
 		return nil, fmt.Errorf("the weights need %d MiB, %d MiB more than there is", need>>20, (need-have)>>20)
 	}

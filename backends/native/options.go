@@ -51,7 +51,8 @@ type Options struct {
 	Sampling           SamplingOptions
 	ToolParser         string // "auto", "none" or one of chat.ToolFormats; "" is auto: told from the template
 	ReasoningParser    string // "auto", "none" or one of chat.ReasoningFormats; "" is auto
-	NoGenerationConfig bool   // do not take sampling defaults from generation_config.json
+	Vocabulary         VocabularyOptions
+	NoGenerationConfig bool // do not take sampling defaults from generation_config.json
 
 	Log zerolog.Logger
 }

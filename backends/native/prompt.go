@@ -71,7 +71,7 @@ func (l *tokenizerLoad) wait() error {
 
 // loadTokenizer reads tokenizer and chat template. A checkpoint without a template serves plain completions only.
 func (e *Engine) loadTokenizer(f tokenizerFiles) (err error) {
-	if e.tok, err = f.tokenizer.Load(token.Options{}); err != nil {
+	if e.tok, err = f.tokenizer.Load(e.opts.Vocabulary.tokenizer()); err != nil {
 		return fmt.Errorf("tokenizer: %w", err)
 	}
 	if e.opts.Prompt.Template != "" {

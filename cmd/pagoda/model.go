@@ -10,6 +10,7 @@ import (
 
 	"github.com/KimMachineGun/automemlimit/memlimit"
 	"github.com/rs/zerolog"
+	"go.yaml.in/yaml/v3"
 
 	"pagoda/backends/native"
 	"pagoda/config"
@@ -63,6 +64,9 @@ func nativeOptions(cfg *config.Config, log zerolog.Logger) (native.Options, erro
 			return o, fmt.Errorf("draft_model: %w", err)
 		}
 	}
+	if o.Vocabulary, err = vocabularyOptions(cfg, log); err != nil {
+		return o, err
+	}
 	if cfg.ChatTemplate != "" {
 		text, err := os.ReadFile(cfg.ChatTemplate)
 		if err != nil {
@@ -87,6 +91,39 @@ func samplingOptions(cfg *config.Config) native.SamplingOptions {
 		o.MaxTokens = &cfg.MaxTokens
 	}
 	return o
+}
+
+// vocabularyOptions translates what changes the tokenizer.
+func vocabularyOptions(cfg *config.Config, log zerolog.Logger) (native.VocabularyOptions, error) {
+	o := native.VocabularyOptions{AddTokens: cfg.AddTokens, AddSpecialTokens: cfg.AddSpecialTokens, Resize: cfg.ResizeVocab,
+		SplitSpecialTokens: cfg.SplitSpecialTokens, Describe: cfg.InitSpecialTokens != "noise_init"}
+	if cfg.NewSpecialTokensConfig == "" {
+		if o.Describe {
+			log.Warn().Msg("init_special_tokens: there are no descriptions (new_special_tokens_config); new embeddings are the mean of all")
+		}
+		return o, nil
+	}
+	if len(o.AddSpecialTokens) > 0 {
+		log.Warn().Msg("add_special_tokens: new_special_tokens_config takes its place")
+	}
+	var doc yaml.Node
+	data, err := os.ReadFile(cfg.NewSpecialTokensConfig)
+	if err == nil {
+		err = yaml.Unmarshal(data, &doc)
+	}
+	if err == nil {
+		err = yaml.Unmarshal(data, &o.Descriptions)
+	}
+	if err != nil {
+		return o, fmt.Errorf("new_special_tokens_config: %w", err)
+	}
+	o.AddSpecialTokens = nil
+	if len(doc.Content) > 0 {
+		for i := 0; i < len(doc.Content[0].Content); i += 2 { // the tokens' order in the file is that of their ids
+			o.AddSpecialTokens = append(o.AddSpecialTokens, doc.Content[0].Content[i].Value)
+		}
+	}
+	return o, nil
 }
 
 // chooseModel fills in the checkpoint: the folder given, or the built-in model with its adapters.

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -46,6 +47,32 @@ var optionTests = map[string]struct {
 		a := p.must(t, chatPath, say(demo, "What is 12 + 7?").with(fields{"skip_special_tokens": false}))
 		if c := a.choices[0]; c.reasoning != "" || !strings.HasPrefix(c.text, "<think>") {
 			t.Errorf("%+v", c)
+		}
+	}},
+	"add_tokens": {args: []string{"--add-tokens", "<new>,the"}, check: func(t *testing.T, p *process) {
+		p.wantTokens(t, "<new>", 2048)
+		p.wantText(t, say(demo, "hi"), "Hi! How can I help you?")
+	}},
+	"add_special_tokens": {args: []string{"--add-special-tokens", "<ctl>"}, check: func(t *testing.T, p *process) {
+		p.wantTokens(t, "<ctl>", 2048)
+		p.wantText(t, say(demo, "hi"), "Hi! How can I help you?")
+	}},
+	"new_special_tokens_config": {args: []string{"--new-special-tokens-config", "DIR/descriptions"}, check: func(t *testing.T, p *process) {
+		p.wantTokens(t, "<b><a>", 2048, 2049)
+	}},
+	"init_special_tokens": {args: []string{"--init-special-tokens", "desc_init"}, check: func(t *testing.T, p *process) {
+		for _, line := range p.lines() {
+			if strings.Contains(line, "init_special_tokens: there are no descriptions") {
+				return
+			}
+		}
+		t.Error("no warning that there are no descriptions")
+	}},
+	"split_special_tokens": {args: []string{"--split-special-tokens"}, check: func(t *testing.T, p *process) {
+		var got struct{ Tokens []int32 }
+		p.call(t, "/tokenize", fields{"prompt": "<|im_end|>"}, &got)
+		if len(got.Tokens) < 2 || p.detokenize(t, got.Tokens...) != "<|im_end|>" {
+			t.Errorf("tokens %v", got.Tokens)
 		}
 	}},
 	"infer_backend": {args: []string{"--infer-backend", "huggingface"}, check: func(t *testing.T, p *process) {
@@ -230,6 +257,7 @@ const commandLines = "cmd/pagoda: TestCommandLines"
 // testedElsewhere are the options whose effect another test sees.
 var testedElsewhere = map[string]string{
 	"model_name_or_path": "TestModelFolder", "adapter_name_or_path": "TestModelFolder", "mmap": "TestModelFolder",
+	"resize_vocab": "native's TestResizeVocab", "use_fast_tokenizer": "config's TestUseFastTokenizer",
 	"draft_model": "TestDraftModel", "max_queue": "TestFullQueue", "host": "TestPrintConfig", "port": "TestKilled", "write_timeout": "TestStalledClient",
 	"upstream_url": "TestUpstreams", "upstream_url_file": "TestUpstreamList", "upstream_api_key": "TestUpstreams",
 	"upstream_routes": "TestUpstreams", "upstream_wait": "TestUpstreamWait", "upstream_timeout": "TestUpstreamStall",
@@ -261,7 +289,7 @@ func TestOptions(t *testing.T) {
 		}
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
-			for file, text := range map[string]string{"keys": "first\nsecond\n", "template": "T: {{ messages[0].content }}"} {
+			for file, text := range map[string]string{"keys": "first\nsecond\n", "descriptions": "<b>: The capital\n<a>: of Japan\n", "template": "T: {{ messages[0].content }}"} {
 				if err := os.WriteFile(filepath.Join(dir, file), []byte(text), 0o600); err != nil {
 					t.Fatal(err)
 				}
@@ -281,6 +309,16 @@ func (p *process) wantText(t *testing.T, body fields, want string) {
 	t.Helper()
 	if got := p.must(t, chatPath, body).choices[0].text; got != want {
 		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+// wantTokens checks the ids of a prompt.
+func (p *process) wantTokens(t *testing.T, prompt string, want ...int32) {
+	t.Helper()
+	var got struct{ Tokens []int32 }
+	p.call(t, "/tokenize", fields{"prompt": prompt}, &got)
+	if !slices.Equal(got.Tokens, want) {
+		t.Errorf("%q has tokens %v, want %v", prompt, got.Tokens, want)
 	}
 }
 

@@ -18,6 +18,8 @@ type Options struct {
 	Bits    int   // 8 or 4: weights are rounded to that many bits when they are loaded; 0: they are not
 	Mapped  bool  // matrices are used from the checkpoint's mapped files, which must stay open: slower, but without a copy
 
+	Grow *Growth // more tokens than the checkpoint has; nil: none
+
 	// Check, if there is one, is called before each matrix: an error ends the load.
 	Check func() error
 }
@@ -53,7 +55,7 @@ func load(dev *kernels.Device, spec *Spec, src source, o Options) (*Model, error
 	if err := o.check(spec); err != nil {
 		return nil, fmt.Errorf("load model: %w", err)
 	}
-	m := &Model{dev: dev, spec: spec, options: o, dtype: spec.resolve(o.DType), maxLen: spec.MaxLen}
+	m := &Model{dev: dev, spec: spec.grown(o.Grow), options: o, dtype: spec.resolve(o.DType), maxLen: spec.MaxLen}
 	if o.MaxLen > 0 {
 		m.maxLen = o.MaxLen
 	}
@@ -83,6 +85,14 @@ func (o Options) check(s *Spec) error {
 	}
 	if o.Mapped && o.Bits != 0 {
 		return errors.New("weights that are rounded cannot be used from mapped files")
+	}
+	if o.Grow != nil {
+		if o.Mapped {
+			return errors.New("a vocabulary that grows cannot be used from mapped files")
+		}
+		if err := o.Grow.check(s); err != nil {
+			return err
+		}
 	}
 	if o.MaxLen < 0 || o.MaxLen > s.LongestLen {
 		return fmt.Errorf("a length of %d tokens; the model was made for at most %d", o.MaxLen, s.LongestLen)
@@ -192,6 +202,9 @@ func (l *loader) matrix(k int, names ...string) *kernels.Matrix {
 	for _, name := range names {
 		t := l.tensor(name)
 		parts = append(parts, kernels.MatrixPart{Data: t.Data, DType: kernelDType(t.DType), Rows: t.Shape[0]})
+		if g := l.options.Grow; g != nil && l.spec.embedOrHead(name) {
+			parts = append(parts, g.rows(t))
+		}
 	}
 	dt := l.options.quantized(l.spec.embedOrHead(names[0]))
 	if dt == 0 {

@@ -70,6 +70,7 @@ func NewSpec(c *checkpoint.Config) (*Spec, error) {
 
 // WeightBytes is the memory that a Model with these options takes, to be known before it is loaded.
 func (s *Spec) WeightBytes(o Options) (bytes int64) {
+	s = s.grown(o.Grow)
 	for _, t := range s.tensors() {
 		switch {
 		case !t.matrix:

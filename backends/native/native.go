@@ -263,6 +263,7 @@ func (e *Engine) startRunner() error {
 		NumBlocks:        blocks,
 		MaxLen:           e.maxLen,
 		PrefixCache:      !e.opts.NoPrefixCache,
+		SwitchLen:        e.model.SwitchLen(),
 	})
 	if err != nil {
 		return err

@@ -164,6 +164,7 @@ type seq struct {
 	ids      []int32
 	lora     *model.LoRA
 	computed int
+	long     bool // it has, or will have, more tokens than Model.SwitchLen
 	blocks   []int32
 	logits   []float32 // of the last row asked for
 }
@@ -206,6 +207,7 @@ func (r *rig) step(items ...item) {
 		b.QueryStarts = append(b.QueryStarts, int32(len(b.Tokens)))
 		b.SeqLens = append(b.SeqLens, int32(it.computed))
 		b.BlockTables = append(b.BlockTables, it.blocks)
+		b.Long = append(b.Long, it.long)
 		if it.computed == len(it.ids) {
 			b.LogitRows = append(b.LogitRows, int32(len(b.Tokens)-1))
 			wants = append(wants, it.seq)

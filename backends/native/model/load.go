@@ -118,7 +118,7 @@ func (l *loader) all() {
 		}
 	}
 	for _, r := range s.Ropes {
-		small += roundUp(l.maxLen * r.Dim)
+		small += roundUp(s.ropeRows(l.maxLen) * r.Dim)
 	}
 	l.small, l.err = l.dev.Alloc(small * kernels.F32.Size())
 	if l.err != nil {
@@ -134,7 +134,9 @@ func (l *loader) all() {
 		l.layers = append(l.layers, l.layer(i))
 	}
 	for _, r := range s.Ropes {
-		l.ropes = append(l.ropes, l.f32(l.maxLen, r.Dim, r.table(l.maxLen)))
+		values := r.table(s.switchLen(l.maxLen))
+		values = append(values, r.table(l.maxLen)...)
+		l.ropes = append(l.ropes, l.f32(s.ropeRows(l.maxLen), r.Dim, values))
 	}
 	l.bytes += int64(l.at)
 }

@@ -20,7 +20,7 @@ type Model struct {
 	layers     []layer
 	finalNorm  kernels.Tensor
 	embedScale float32          // 0: none
-	ropes      []kernels.Tensor // [maxLen, Rope.Dim], cosines then sines
+	ropes      []kernels.Tensor // [Spec.ropeRows(maxLen), Rope.Dim], cosines then sines
 
 	matrices      []*kernels.Matrix // all there are
 	small         *kernels.Buffer   // all other weights and the rope tables
@@ -52,6 +52,10 @@ func (m *Model) DType() DType { return m.dtype }
 
 // MaxLen is the most tokens that a sequence may have.
 func (m *Model) MaxLen() int { return m.maxLen }
+
+// SwitchLen is a number of tokens beyond which all keys of a sequence are others than before, so that one that grows beyond
+// must be computed again from its beginning, as Batch.Long; 0: there is none.
+func (m *Model) SwitchLen() int { return m.spec.switchLen(m.maxLen) }
 
 // VocabSize is the number of logits of a row. The tokenizer may know fewer tokens: the rest are padding and must not
 // be sampled.

@@ -32,6 +32,7 @@ func TestReference(t *testing.T) {
 			}
 			for _, name := range []string{"", "adapter"} {
 				s := r.newSeq(ids, name)
+				s.long = r.isLong(len(ids))
 				r.prefill(s, 1+random.IntN(20))
 				r.release(s)
 				want := d.logits(ids, name != "")
@@ -75,7 +76,7 @@ type rotary struct {
 	interleaved bool
 	theta       float64
 	scaling     map[string]any
-	maxLen      float64
+	tokens      int // of the sequence
 }
 
 const adapterRank, adapterScale = 3, 2.0
@@ -110,7 +111,7 @@ func newDecoder(random *rand.Rand, arch string) *decoder {
 	set("hidden_size", d.hidden)
 
 	// What Llama has, then what others have in its place.
-	r := &rotary{dim: d.headDim, theta: theta, maxLen: 64}
+	r := &rotary{dim: d.headDim, theta: theta}
 	d.norms = [4]string{"input_layernorm", "", "post_attention_layernorm", ""}
 	d.act, d.scale, d.embed, d.residual, d.logitDiv = silu, 1/math.Sqrt(float64(d.headDim)), 1, 1, 1
 	d.window = func(int) int { return 0 }
@@ -154,7 +155,7 @@ func newDecoder(random *rand.Rand, arch string) *decoder {
 		d.headNorms = true
 		set("sliding_window_pattern", 2)
 		d.window = func(i int) int { return window * (1 - i%2) }
-		near := &rotary{dim: d.headDim, theta: float64(pick(10, 100)), maxLen: 64}
+		near := &rotary{dim: d.headDim, theta: float64(pick(10, 100))}
 		set("rope_local_base_freq", near.theta)
 		d.rotary = func(i int) *rotary { return []*rotary{near, r}[i%2] }
 	case "Glm4ForCausalLM", "GlmForCausalLM":
@@ -340,6 +341,9 @@ func (d *decoder) safetensors(prefixes ...string) []byte {
 func (d *decoder) logits(ids []int32, adapter bool) []float64 {
 	keys, values := make([][][]float64, d.layers), make([][][]float64, d.layers) // of each layer, by position
 	var x []float64
+	if r := d.rotary(0); r != nil {
+		r.tokens = len(ids)
+	}
 	for p, id := range ids {
 		x = times(append([]float64(nil), d.weights["model.embed_tokens.weight"][int(id)*d.hidden:][:d.hidden]...), d.embed)
 		for i := range d.layers {
@@ -511,7 +515,11 @@ func (r *rotary) frequency(i int) (frequency, amplitude float64) {
 		slow := math.Max(0, math.Min(1, (float64(i)-first)/(last-first)))
 		return 2 * math.Pi / wave * (slow/factor + 1 - slow), 1 + 0.1*math.Log(factor)
 	}
-	if list, ok := r.scaling["long_factor"].([]float64); ok { // of 64 tokens, at first 32
+	length := "short_factor"
+	if r.tokens > 32 {
+		length = "long_factor"
+	}
+	if list, ok := r.scaling[length].([]float64); ok { // of 64 tokens, at first 32
 		return 2 * math.Pi / (wave * list[i]), math.Sqrt(1 + math.Log(2)/math.Log(32))
 	}
 	return 2 * math.Pi / wave, 1

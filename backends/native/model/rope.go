@@ -150,7 +150,7 @@ func yarnScale(factor, weight float64) float64 {
 
 func longRope(b *builder, r *Rope, p *checkpoint.RopeParameters) {
 	b.originalMaxLen(r, p)
-	r.Factor = cmp.Or(r.Factor, float64(b.MaxLen)/r.OriginalMaxLen)
+	r.Factor, b.SwitchLen = cmp.Or(r.Factor, float64(b.MaxLen)/r.OriginalMaxLen), int(r.OriginalMaxLen)
 	r.Short, r.Long = p.ShortFactor, p.LongFactor
 	for _, divisors := range [][]float64{r.Short, r.Long} {
 		if len(divisors) != r.Dim/2 || slices.ContainsFunc(divisors, func(d float64) bool { return !(d > 0 && d < 1e6) }) {
@@ -195,9 +195,21 @@ func (s *Spec) ScaleRope(kind string) error {
 		return fmt.Errorf("%q is none of linear, dynamic, yarn, llama3", kind)
 	}
 	s.MaxLen = int(min(r.Factor*length, maxLen))
-	s.LongestLen = s.MaxLen
+	s.LongestLen, s.SwitchLen = s.MaxLen, 0
 	return nil
 }
+
+// switchLen is SwitchLen where sequences may have up to length tokens.
+func (s *Spec) switchLen(length int) int {
+	if length <= s.SwitchLen {
+		return 0
+	}
+	return s.SwitchLen
+}
+
+// ropeRows is how many rows the rotary tables have where sequences may have up to length tokens: first those of sequences
+// of up to switchLen, then those of longer ones.
+func (s *Spec) ropeRows(length int) int { return s.switchLen(length) + length }
 
 // table is [length, Dim]: in row p the cosines of p·f for each frequency f, then the sines. Angles are rounded to
 // float32 before, as the reference library does: at position 40,000 the difference is visible. Where frequencies depend on

@@ -18,6 +18,7 @@ type Spec struct {
 	Vocab, Hidden int
 	MaxLen        int // tokens of a sequence, prompt and answer, where Options do not say
 	LongestLen    int // the most that Options may say: MaxLen, or more with dynamic rope scaling
+	SwitchLen     int // longer sequences have other rotary tables, from their first token on; 0: none has
 	Layers        []LayerSpec
 	Ropes         []Rope // rotary tables, which layers name by their place here
 
@@ -82,7 +83,7 @@ func (s *Spec) WeightBytes(o Options) (bytes int64) {
 		}
 	}
 	for _, r := range s.Ropes {
-		bytes += int64(cmp.Or(o.MaxLen, s.MaxLen)) * int64(r.Dim) * int64(kernels.F32.Size())
+		bytes += int64(s.ropeRows(cmp.Or(o.MaxLen, s.MaxLen))) * int64(r.Dim) * int64(kernels.F32.Size())
 	}
 	return bytes
 }

@@ -39,9 +39,10 @@ type layerTensors struct {
 
 // step is what one Forward is about: views of the staged inputs.
 type step struct {
-	tokens, rows                     int // T and R
-	ids, positions, slots, logitRows kernels.Tensor
-	attention                        kernels.AttentionBatch
+	tokens, rows          int // T and R
+	ids, slots, logitRows kernels.Tensor
+	positions             kernels.Tensor // rows of the rotary tables
+	attention             kernels.AttentionBatch
 }
 
 // NewWorkspace allocates for batches within the limits.
@@ -134,8 +135,10 @@ func (w *Workspace) stage(b *Batch) error {
 	}
 	st := &w.step
 	st.tokens, st.rows = len(b.Tokens), len(b.LogitRows)
-	st.ids, st.positions, st.slots = put(b.Tokens), put(b.Positions), put(b.Slots)
-	st.logitRows = put(b.LogitRows)
+	st.ids, st.slots, st.logitRows = put(b.Tokens), put(b.Slots), put(b.LogitRows)
+	positions := w.staged[at:]
+	st.positions = put(b.Positions)
+	w.m.toRopeRows(positions, b)
 	st.attention.QueryStarts, st.attention.SeqLens = put(b.QueryStarts), put(b.SeqLens)
 	st.attention.NumSeqs, st.attention.MaxSeqLen = len(b.SeqLens), int(b.maxLen())
 
@@ -149,6 +152,23 @@ func (w *Workspace) stage(b *Batch) error {
 	w.runs = append(w.runs[:0], b.Runs...)
 	w.lastRuns = logitRuns(w.lastRuns[:0], b.Runs, b.LogitRows)
 	return w.ints.Write(0, bytesOf(w.staged[:at]))
+}
+
+// toRopeRows makes positions those of the rows in the rotary tables, where sequences of different lengths have different
+// ones.
+func (m *Model) toRopeRows(positions []int32, b *Batch) {
+	switchLen := int32(m.SwitchLen())
+	if switchLen == 0 {
+		return
+	}
+	for s := range b.SeqLens {
+		long := b.Long != nil && b.Long[s]
+		for i := b.QueryStarts[s]; i < b.QueryStarts[s+1]; i++ {
+			if long || positions[i] >= switchLen {
+				positions[i] += switchLen
+			}
+		}
+	}
 }
 
 // bytesOf is the memory of a list of integers; device memory has the host's byte order.

@@ -26,6 +26,8 @@
 // its share, an equal part of the sequences that run, one sequence of a tenant that runs more is preempted for it. So a
 // tenant with many long sequences holds up nobody for longer than some steps.
 //
+// A sequence that grows beyond SwitchLen is preempted too, and computed again from its beginning; drafts end there.
+//
 // Progress: only a decode asks for a block after admission. It either gets one, and then yields a token in this step,
 // or is preempted itself, and has then yielded a token since it was admitted. So between two tokens there are finitely
 // many steps, however small the pool. Add refuses a sequence that would not fit into the empty pool.

@@ -39,12 +39,23 @@ func (it Item) NumRows() int { return it.Len + len(it.Draft) }
 // Next plans a step. Until each of the plan's items was updated or its sequence finished, only MakeRoom, Add and Stats
 // may be called; no sequence of the plan is finished while the step is computed.
 func (s *Scheduler) Next() Plan {
+	s.switchOver()
 	s.giveWay()
 	budget := s.cfg.MaxBatchedTokens
 	numPreemptions := s.stats.NumPreemptions
 	budget -= s.planDecodes()
 	s.planPrefills(budget, s.stats.NumPreemptions == numPreemptions)
 	return s.plan()
+}
+
+// switchOver preempts the sequences that have become long, to be computed again.
+func (s *Scheduler) switchOver() {
+	for _, q := range s.running {
+		if !q.Long && s.cfg.isLong(len(q.Tokens)) && q.pending() > 0 {
+			s.preempt(q)
+		}
+	}
+	s.running = slices.DeleteFunc(s.running, func(q *Seq) bool { return q.state != running })
 }
 
 // giveWay preempts one sequence where the best of the waiting has no place or no blocks, though its tenant runs less than
@@ -122,6 +133,7 @@ func (s *Scheduler) makeRoom(q *Seq) bool {
 // preempt takes q's blocks away and lets it wait again. The caller removes it from s.running.
 func (s *Scheduler) preempt(q *Seq) {
 	s.pool.Release(&q.table)
+	s.newTable(q)
 	q.NumComputed, q.planned = 0, 0
 	q.NumPreemptions++
 	s.stats.NumPreemptions++
@@ -221,7 +233,7 @@ func (s *Scheduler) reuse(q *Seq) int {
 // donor is a sequence of q's group whose blocks hold the whole prompt, or nil.
 func (q *Seq) donor() *Seq {
 	for _, o := range q.group.seqs {
-		if o != q && o.state == running && o.NumComputed >= o.NumPrompt {
+		if o != q && o.state == running && o.Long == q.Long && o.NumComputed >= o.NumPrompt {
 			return o
 		}
 	}
@@ -283,6 +295,9 @@ func (s *Scheduler) MakeRoom(p Plan, want []int) {
 		q := it.Seq
 		roomInBlocks := (len(it.Blocks)+s.pool.NumFree())*s.cfg.BlockSize - len(q.Tokens)
 		want[i] = min(want[i], q.MaxTokens-q.NumOutput()-1, (left+numWanting-1)/numWanting, roomInBlocks)
+		if s.cfg.SwitchLen > 0 && !q.Long {
+			want[i] = min(want[i], s.cfg.SwitchLen-len(q.Tokens))
+		}
 		s.pool.Grow(&q.table, len(q.Tokens)+want[i])
 		it.Blocks = q.table.Blocks()
 		left -= want[i]

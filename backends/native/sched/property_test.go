@@ -38,10 +38,13 @@ func newMachine(c Config) (*machine, error) {
 }
 
 // textID identifies all that keys and values at a position depend on, and what must not be shared.
-func textID(spec *GroupSpec, tokens []int32) uint64 {
+func textID(spec *GroupSpec, long bool, tokens []int32) uint64 {
 	h := uint64(14695981039346656037)
 	add := func(x uint64) { h = (h ^ x) * 1099511628211 }
 	add(spec.Adapter)
+	if long {
+		add(1)
+	}
 	for _, b := range []byte(spec.Salt) {
 		add(uint64(b))
 	}
@@ -52,7 +55,9 @@ func textID(spec *GroupSpec, tokens []int32) uint64 {
 }
 
 // nextToken is the model: a function of the text.
-func nextToken(spec *GroupSpec, tokens []int32) int32 { return int32(textID(spec, tokens) >> 7 % 3) }
+func nextToken(spec *GroupSpec, tokens []int32) int32 {
+	return int32(textID(spec, false, tokens) >> 7 % 3)
+}
 
 func (m *machine) add(spec GroupSpec) error {
 	r := &request{spec: spec, logitsSeen: make([]bool, len(spec.Prompt))}
@@ -210,12 +215,15 @@ func (m *machine) compute(it Item, writers map[int]*Seq) error {
 	}
 	slot := func(i int) int { return int(it.Blocks[i/m.cfg.BlockSize])*m.cfg.BlockSize + i%m.cfg.BlockSize }
 	for i := range it.Start {
-		if m.kv[slot(i)] != textID(&r.spec, q.Tokens[:i+1]) {
+		if m.kv[slot(i)] != textID(&r.spec, q.Long, q.Tokens[:i+1]) {
 			return fmt.Errorf("position %d holds another text", i)
 		}
 		if writers[slot(i)] != nil {
 			return fmt.Errorf("position %d is written by another sequence in the same step", i)
 		}
+	}
+	if n := len(q.Tokens) + len(it.Draft); q.Long != (m.cfg.SwitchLen > 0 && n > m.cfg.SwitchLen) {
+		return fmt.Errorf("%d tokens are computed as if they were long: %v", n, q.Long)
 	}
 	text := slices.Concat(q.Tokens[:it.Start+it.Len], it.Draft)
 	for i := it.Start; i < len(text); i++ {
@@ -223,7 +231,7 @@ func (m *machine) compute(it Item, writers map[int]*Seq) error {
 			return fmt.Errorf("position %d is written twice", i)
 		}
 		writers[slot(i)] = q
-		m.kv[slot(i)] = textID(&r.spec, text[:i+1])
+		m.kv[slot(i)] = textID(&r.spec, q.Long, text[:i+1])
 	}
 	for _, o := range m.running {
 		for i := it.Start / m.cfg.BlockSize; o != q && i < len(it.Blocks); i++ {
@@ -303,6 +311,7 @@ func (r *random) config() Config {
 		MaxLen: 2 + r.pick(80), MaxPromptLogits: 1 + r.pick(20), PrefixCache: r.pick(2) == 0,
 	}
 	c.MaxBatchedTokens = c.MaxNumSeqs + r.pick(20)
+	c.SwitchLen = max(0, r.pick(60)-30)
 	return c
 }
 

@@ -51,7 +51,7 @@ func (s *Scheduler) Add(spec GroupSpec) ([]*Seq, error) {
 	if spec.N > s.cfg.MaxWaiting-s.stats.NumWaiting {
 		return nil, ErrFull
 	}
-	g := &group{logits: spec.PromptLogits}
+	g := &group{logits: spec.PromptLogits, salt: spec.Salt}
 	t := s.tenants.join(spec.Tenant, spec.N)
 	seqs := make([]*Seq, spec.N)
 	size := len(spec.Prompt) + min(spec.MaxTokens, reservedOutput)
@@ -61,8 +61,9 @@ func (s *Scheduler) Add(spec GroupSpec) ([]*Seq, error) {
 			Tokens: append(make([]int32, 0, size), spec.Prompt...), NumPrompt: len(spec.Prompt), MaxTokens: spec.MaxTokens,
 			Index: i, Adapter: spec.Adapter, Owner: spec.Owner,
 			group: g, tenant: t, priority: spec.Priority, arrival: s.numArrivals,
-			table: kvcache.NewTable(spec.Adapter, spec.Salt), heapIndex: -1,
+			heapIndex: -1,
 		}
+		s.newTable(seqs[i])
 		s.countWaiting(seqs[i], 1)
 	}
 	g.seqs = slices.Clone(seqs)

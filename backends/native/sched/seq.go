@@ -11,7 +11,8 @@ type Seq struct {
 	NumComputed int // tokens whose keys and values its blocks hold
 	Index       int // which of its group's N
 	Adapter     uint64
-	Owner       any // GroupSpec.Owner, until the caller writes another
+	Long        bool // it has more than Config.SwitchLen tokens, and what its blocks hold is computed for that
+	Owner       any  // GroupSpec.Owner, until the caller writes another
 
 	Scheduled       bool // it has been in a plan
 	NumCachedTokens int  // prompt tokens found computed when it was first admitted
@@ -43,6 +44,7 @@ type group struct {
 	seqs   []*Seq // those not finished; the first leads: the others are blocked until it has computed the prompt
 	ready  bool   // the prompt was computed once, all may run
 	logits bool   // GroupSpec.PromptLogits
+	salt   string // GroupSpec.Salt
 	// numPromptLogits is how many prompt tokens' logits were computed.
 	numPromptLogits int
 }
@@ -88,4 +90,15 @@ func (q *Seq) maxReused() int {
 		n = min(n, q.group.numPromptLogits)
 	}
 	return n
+}
+
+// newTable gives a sequence without blocks an empty table, with which it meets only those of its kind in the prefix cache.
+func (s *Scheduler) newTable(q *Seq) {
+	salt := q.group.salt
+	if q.Long = s.cfg.isLong(len(q.Tokens)); q.Long {
+		salt = "long " + salt
+	} else if s.cfg.SwitchLen > 0 {
+		salt = "short " + salt
+	}
+	q.table = kvcache.NewTable(q.Adapter, salt)
 }

@@ -16,7 +16,13 @@ type Config struct {
 	MaxLen           int // tokens of a sequence, prompt and output
 	MaxPromptLogits  int // prompt tokens of a step whose logits are wanted (GroupSpec.PromptLogits)
 	PrefixCache      bool
+
+	// SwitchLen is the number of tokens beyond which the keys and values of all of a sequence are others than before
+	// (LongRoPE): it is then computed again from its beginning. 0: there is no such length.
+	SwitchLen int
 }
+
+func (c *Config) isLong(numTokens int) bool { return c.SwitchLen > 0 && numTokens > c.SwitchLen }
 
 // Validate reports all problems at once.
 func (c *Config) Validate() error {

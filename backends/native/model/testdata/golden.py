@@ -53,6 +53,9 @@ CASES = {
     "phi3": ("Phi3", dict(rope_theta=1000.0, sliding_window=30)),
     "phi3-longrope": ("Phi3", dict(head_dim=8, hidden_size=32, rope_theta=1000.0, original_max_position_embeddings=32,
                                    rope_parameters=LONGROPE)),
+    # Its 64 tokens begin short and end long.
+    "phi3-crossing": ("Phi3", dict(head_dim=8, hidden_size=32, rope_theta=1000.0, original_max_position_embeddings=80,
+                                   rope_parameters=LONGROPE)),
     "glm": ("Glm", dict(head_dim=8, rope_theta=1000.0)),
     "glm4": ("Glm4", dict(head_dim=8, rope_theta=1000.0)),
     "granite": ("Granite", dict(embedding_multiplier=3.0, residual_multiplier=0.7, attention_multiplier=0.6,

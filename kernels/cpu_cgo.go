@@ -35,6 +35,10 @@ package kernels
 #cgo nocallback kn_attention
 #cgo noescape kn_lora
 #cgo nocallback kn_lora
+#cgo noescape kn_matmul_groups
+#cgo nocallback kn_matmul_groups
+#cgo noescape kn_combine
+#cgo nocallback kn_combine
 #cgo noescape kn_block_sums
 #cgo nocallback kn_block_sums
 #include "kn.h"
@@ -200,6 +204,25 @@ func (c *cBackend) lora(out, x Tensor, runs []LoRARun) error {
 		}
 	}
 	return result(C.kn_lora(c.dev, cTensor(out), cTensor(x), C.int64_t(len(runs))))
+}
+
+func (c *cBackend) matMulGroups(out, x, starts Tensor, experts []*Matrix) error {
+	p := C.kn_groups(c.dev, C.int64_t(len(experts)))
+	if p == nil {
+		return errNoMemory
+	}
+	to, at, n := unsafe.Slice(p, len(experts)), starts.ints(0), 0
+	for e, m := range experts {
+		if rows := at[e+1] - at[e]; rows > 0 {
+			to[n] = C.kn_group{m: cMatrix(m), row: C.int64_t(at[e]), rows: C.int64_t(rows)}
+			n++
+		}
+	}
+	return result(C.kn_matmul_groups(c.dev, cTensor(out), cTensor(x), C.int64_t(n)))
+}
+
+func (c *cBackend) combine(out, x, places, weights Tensor) error {
+	return result(C.kn_combine(c.dev, cTensor(out), cTensor(x), cTensor(places), cTensor(weights)))
 }
 
 func (c *cBackend) blockSums(max []float32, sum []float64, row []float32, scale float64) error {

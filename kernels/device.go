@@ -49,6 +49,8 @@ type backend interface {
 	storeKV(c KVCache, k, v, slots Tensor) error
 	pagedAttention(out, q Tensor, c KVCache, b AttentionBatch, numHeads int, o AttentionOptions) error
 	lora(out, x Tensor, runs []LoRARun) error
+	matMulGroups(out, x, starts Tensor, experts []*Matrix) error
+	combine(out, x, places, weights Tensor) error
 	blockSums(max []float32, sum []float64, row []float32, scale float64) error
 	pack(m *Matrix, firstRow int, p MatrixPart) error
 	close()

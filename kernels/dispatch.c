@@ -137,6 +137,14 @@ int kn_lora(kn_dev *d, kn_tensor out, kn_tensor x, int64_t n) {
   return kn_dev_ops(d)->lora(d, out, x, kn_lora_runs(d, n), n);
 }
 
+int kn_matmul_groups(kn_dev *d, kn_tensor out, kn_tensor x, int64_t n) {
+  return kn_dev_ops(d)->matmul_groups(d, out, x, kn_groups(d, n), n);
+}
+
+int kn_combine(kn_dev *d, kn_tensor out, kn_tensor x, kn_tensor places, kn_tensor weights) {
+  return kn_dev_ops(d)->combine(d, out, x, places, weights);
+}
+
 int kn_block_sums(kn_dev *d, const float *x, int64_t n, double scale, float *max, double *sum) {
   return kn_dev_ops(d)->block_sums(d, x, n, scale, max, sum);
 }

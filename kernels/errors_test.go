@@ -63,6 +63,22 @@ func TestHostileArguments(t *testing.T) {
 		{"gated mul dtype", "gated mul: out is int32", ErrDType, func() error {
 			return GatedMul(r.s, with(out, func(t *Tensor) { t.DType = I32 }), wide, SiLU)
 		}},
+		{"groups without matrices", "matmul groups: no matrices", ErrShape, func() error { return MatMulGroups(r.s, out, x, pos, nil) }},
+		{"route too many", "route: 9 of 8 experts", ErrShape, func() error {
+			return Route(r.s, r.routes(3, 9, 8), r.random(F32, 3, 8), Routing{})
+		}},
+		{"route groups", "route: 8 experts in 3 groups", ErrShape, func() error {
+			return Route(r.s, r.routes(3, 2, 8), r.random(F32, 3, 8), Routing{Groups: 3, ChosenGroups: 1, GroupBest: 1})
+		}},
+		{"combine place", "combine: places[0,", ErrIndex, func() error {
+			return Combine(r.s, r.raw(F32, 1, 4, 0), r.raw(F32, 2, 4, 0), r.ints(0, 2), r.random(F32, 1, 2))
+		}},
+		{"add groups starts", "add groups: group 1 is rows 3 to 2", ErrIndex, func() error {
+			return AddGroups(r.s, r.random(F32, 2, 4), r.ints(0, 3, 2), r.random(F32, 2, 4))
+		}},
+		{"attention window", "window", ErrShape, func() error {
+			return AttentionOptions{Window: 3, Bidirectional: true}.check(heads)
+		}},
 		{"add", "add: y", ErrShape, func() error { return Add(r.s, x, y.RowRange(0, 2)) }},
 		{"gather row", "gather: rows[0] is 3", ErrIndex, func() error { return Gather(r.s, out, x, r.ints(3, 0, 0)) }},
 		{"gather dtypes", "gather: out is bfloat16, x is float32", ErrDType, func() error { return Gather(r.s, half, x, pos) }},

@@ -57,6 +57,13 @@ typedef struct {
   int64_t low, first_a, first_b; // set by the op: offset of the product with A, first chunks of the run
 } kn_run_lora;
 
+// Rows [row, row+rows) of a product with one matrix of several.
+typedef struct {
+  kn_matrix m;
+  int64_t row, rows;
+  int64_t first, panels, row_blocks, block; // set by the op: first chunk, and what its chunks are
+} kn_group;
+
 typedef struct kn_dev kn_dev;
 
 // kn_variants writes which variants this processor can run, the best first, and returns how many they are.
@@ -83,6 +90,10 @@ int kn_attention(kn_dev *d, kn_tensor out, kn_tensor q, kn_cache c, kn_batch b, 
 // kn_lora_runs returns room for n runs, which kn_lora then takes; NULL: no memory.
 kn_run_lora *kn_lora_runs(kn_dev *d, int64_t n);
 int kn_lora(kn_dev *d, kn_tensor out, kn_tensor x, int64_t n);
+// kn_groups returns room for n groups, which kn_matmul_groups then takes; NULL: no memory.
+kn_group *kn_groups(kn_dev *d, int64_t n);
+int kn_matmul_groups(kn_dev *d, kn_tensor out, kn_tensor x, int64_t n);
+int kn_combine(kn_dev *d, kn_tensor out, kn_tensor x, kn_tensor places, kn_tensor weights);
 // sum NULL: only the maxima.
 int kn_block_sums(kn_dev *d, const float *x, int64_t n, double scale, float *max, double *sum);
 

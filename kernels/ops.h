@@ -13,6 +13,7 @@
 #include "elementwise.h"
 #include "attention.h"
 #include "lora.h"
+#include "experts.h"
 #include "blocksums.h"
 #include "peak.h"
 
@@ -30,6 +31,8 @@ const kn_ops KN_OPS = {
     .store_kv = store_kv,
     .attention = attention,
     .lora = lora,
+    .matmul_groups = matmul_groups,
+    .combine = combine,
     .block_sums = block_sums,
     .fma = peak_fma,
     .dot = peak_dot,

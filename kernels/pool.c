@@ -144,6 +144,8 @@ kn_run_lora *kn_lora_runs(kn_dev *d, int64_t n) {
   return grow(&d->runs, (size_t)n * sizeof(kn_run_lora)) ? NULL : d->runs.p;
 }
 
+kn_group *kn_groups(kn_dev *d, int64_t n) { return grow(&d->runs, (size_t)n * sizeof(kn_group)) ? NULL : d->runs.p; }
+
 const kn_ops *kn_dev_ops(kn_dev *d) { return d->ops; }
 
 int kn_threads(const kn_dev *d) { return d->threads; }

@@ -17,6 +17,8 @@ typedef struct {
   int (*store_kv)(kn_dev *, kn_cache, kn_tensor, kn_tensor, kn_tensor);
   int (*attention)(kn_dev *, kn_tensor, kn_tensor, kn_cache, kn_batch, int, kn_attend);
   int (*lora)(kn_dev *, kn_tensor, kn_tensor, kn_run_lora *, int64_t);
+  int (*matmul_groups)(kn_dev *, kn_tensor, kn_tensor, kn_group *, int64_t);
+  int (*combine)(kn_dev *, kn_tensor, kn_tensor, kn_tensor, kn_tensor);
   int (*block_sums)(kn_dev *, const float *, int64_t, double, float *, double *);
   float (*fma)(int64_t iters, double *flops);
   float (*dot)(int64_t iters, double *flops);

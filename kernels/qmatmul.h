@@ -236,17 +236,24 @@ static void qmatmul_chunk(void *ctx, int64_t chunk, int worker) {
   }
 }
 
-static int qmatmul(kn_dev *d, kn_tensor out, kn_tensor x, kn_matrix m) {
-  qmatmul_job j = {.dev = d, .out = out, .m = m, .x = {.x = x, .k = (x.cols + 7) & ~7}};
-  j.x.group = m.dt == KN_W4 ? m.group : QUANT_GROUP;
-  j.x.zero = m.dt == KN_W4 ? 8 : 128 - DOT_ZERO;
-  j.x.groups = divide_up(m.k, j.x.group);
-  size_t bytes = (size_t)(x.rows * j.x.k + 63) & ~(size_t)63, lists = (size_t)(x.rows * j.x.groups) * 4;
+// quantize_rows rounds the rows of x for products with m, into the shared scratch.
+static int quantize_rows(kn_dev *d, kn_tensor x, kn_matrix m, quantize_job *j) {
+  *j = (quantize_job){.x = x, .k = (x.cols + 7) & ~7};
+  j->group = m.dt == KN_W4 ? m.group : QUANT_GROUP;
+  j->zero = m.dt == KN_W4 ? 8 : 128 - DOT_ZERO;
+  j->groups = divide_up(m.k, j->group);
+  size_t bytes = (size_t)(x.rows * j->k + 63) & ~(size_t)63, lists = (size_t)(x.rows * j->groups) * 4;
   if (kn_reserve_shared(d, bytes + 2 * lists) || kn_reserve(d, sizeof(unpacked))) return KN_NOMEM;
-  j.x.q = kn_scratch(d, KN_SHARED);
-  j.x.scales = (float *)(j.x.q + bytes);
-  j.x.start = (int32_t *)(j.x.q + bytes + lists);
-  run_if_big(d, x.rows * j.x.k * 2, quantize_chunk, &j.x, x.rows);
+  j->q = kn_scratch(d, KN_SHARED);
+  j->scales = (float *)(j->q + bytes);
+  j->start = (int32_t *)(j->q + bytes + lists);
+  run_if_big(d, x.rows * j->k * 2, quantize_chunk, j, x.rows);
+  return KN_OK;
+}
+
+static int qmatmul(kn_dev *d, kn_tensor out, kn_tensor x, kn_matrix m) {
+  qmatmul_job j = {.dev = d, .out = out, .m = m};
+  if (quantize_rows(d, x, m, &j.x)) return KN_NOMEM;
   j.split = split_work(d, m, x.rows);
   run_if_big(d, j.split.cost, qmatmul_chunk, &j, j.split.chunks);
   return KN_OK;

@@ -74,6 +74,8 @@ type Config struct {
 	KTThreadpoolCount    int
 	KTNumGPUExperts      int
 
+	AllowRuntimeLoRAUpdating bool
+
 	Host           string
 	Port           int
 	APIKey         []string

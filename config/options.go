@@ -138,7 +138,7 @@ func (c *Config) ownOptions() []*Option {
 			Help: "file with one such URL a line, read again when it changes"},
 		{Name: "upstream_api_key", target: &c.UpstreamAPIKey, Secret: true, Group: proxy, Commands: all, Backends: proxied,
 			Help: "key that the servers of upstream_url ask for; one that is started gets a random key"},
-		{Name: "upstream_routes", target: &c.UpstreamRoutes, Default: "/pooling,/classify,/v1/responses,/v1/messages,/generate,/inference/v1/generate",
+		{Name: "upstream_routes", target: &c.UpstreamRoutes, Default: "/v1/embeddings,/v1/rerank,/rerank,/v1/score,/score,/pooling,/classify,/v1/responses,/v1/messages,/generate,/inference/v1/generate",
 			Group: proxy, Commands: serve, Backends: proxied, Help: "routes that are passed on as they are to the upstream of the body's model, " +
 				"where they are not this server's own"},
 		{Name: "upstream_wait", target: &c.UpstreamWait, Default: "10s", Max: 1e9, Group: proxy, Commands: all, Backends: proxied,
@@ -192,6 +192,9 @@ func (c *Config) ownOptions() []*Option {
 		{Name: "kt_num_gpu_experts", target: &c.KTNumGPUExperts, Default: "-1", Min: -1, Max: 65536, Group: proxy, Commands: all,
 			Backends: "ktransformers", Help: "experts of each layer that the GPU keeps; -1 is the server's choice"},
 
+		{Name: "allow_runtime_lora_updating", target: &c.AllowRuntimeLoRAUpdating, Env: []string{"VLLM_ALLOW_RUNTIME_LORA_UPDATING"},
+			Default: "false", Group: web, Commands: serve, Backends: proxied,
+			Help: "let clients load and unload adapters while serving"},
 		{Name: "host", target: &c.Host, Env: []string{"API_HOST"}, Default: "127.0.0.1", Group: web, Commands: serve,
 			Help: "address to listen on; 0.0.0.0 is all interfaces (the container image's default)"},
 		{Name: "port", target: &c.Port, Env: []string{"API_PORT"}, Default: "8000", Max: 65535, Group: web,

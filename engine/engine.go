@@ -34,6 +34,14 @@ type Statser interface {
 	Stats() []Stats
 }
 
+// AdapterManager is the optional ability to load and unload adapters while serving.
+type AdapterManager interface {
+	// LoadAdapter makes the adapter in the folder path available as name, on the model base.
+	LoadAdapter(ctx context.Context, base, name, path string) error
+	// UnloadAdapter makes name unknown; requests that run with it end as they would.
+	UnloadAdapter(ctx context.Context, name string) error
+}
+
 // Forwarder is the optional ability to pass a request on as it is, to a route that only a proxied server has.
 type Forwarder interface {
 	// Forward sends req to the upstream of its model. The caller closes the answer's Body. Errors are *Error; an answer

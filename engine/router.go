@@ -23,6 +23,8 @@ var (
 	_ Tokenizer = (*Router)(nil)
 	_ Statser   = (*Router)(nil)
 	_ Forwarder = (*Router)(nil)
+
+	_ AdapterManager = (*Router)(nil)
 )
 
 // loadingRetryAfter is when to ask again while models load.
@@ -168,4 +170,39 @@ func (r *Router) Forward(ctx context.Context, req *RawRequest) (*RawResponse, er
 		return f.Forward(ctx, req)
 	}
 	return nil, BadField("model", "the model '%s' has no upstream to pass this request on to", req.Model)
+}
+
+// adapterManager returns what manages the adapters of a model, or of the model that an adapter is of.
+func (r *Router) adapterManager(model string) (AdapterManager, error) {
+	e, err := r.find(model)
+	if err != nil {
+		return nil, err
+	}
+	if m, ok := e.(AdapterManager); ok {
+		return m, nil
+	}
+	return nil, Errorf(Invalid, "the model '%s' takes adapters at start only", model)
+}
+
+// LoadAdapter asks the engine that serves base. A name that any engine has is taken.
+func (r *Router) LoadAdapter(ctx context.Context, base, name, path string) error {
+	for _, e := range r.all() {
+		if serves(e, name) {
+			return BadField("lora_name", "there is a model or an adapter named %q already", name)
+		}
+	}
+	m, err := r.adapterManager(base)
+	if err != nil {
+		return err
+	}
+	return m.LoadAdapter(ctx, base, name, path)
+}
+
+// UnloadAdapter asks the engine that serves the adapter.
+func (r *Router) UnloadAdapter(ctx context.Context, name string) error {
+	m, err := r.adapterManager(name)
+	if err != nil {
+		return err
+	}
+	return m.UnloadAdapter(ctx, name)
 }

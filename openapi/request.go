@@ -165,3 +165,17 @@ type DetokenizeRequest struct {
 	Tokens  TokenIDs `json:"tokens"`
 	Unknown Unknown  `json:",unknown"`
 }
+
+// LoadAdapterRequest is the body of POST /v1/load_lora_adapter.
+type LoadAdapterRequest struct {
+	Name    string  `json:"lora_name"`
+	Path    string  `json:"lora_path"`
+	Base    *string `json:"base_model_name"`
+	Unknown Unknown `json:",unknown"`
+}
+
+// UnloadAdapterRequest is the body of POST /v1/unload_lora_adapter.
+type UnloadAdapterRequest struct {
+	Name    string  `json:"lora_name"`
+	Unknown Unknown `json:",unknown"`
+}

@@ -244,6 +244,7 @@ func TestRoutesAreThoseOfTheContract(t *testing.T) {
 var schemaTypes = map[string]any{
 	"ChatCompletionRequest": openapi.ChatCompletionRequest{}, "CompletionRequest": openapi.CompletionRequest{},
 	"TokenizeRequest": openapi.TokenizeRequest{}, "DetokenizeRequest": openapi.DetokenizeRequest{},
+	"LoadAdapterRequest": openapi.LoadAdapterRequest{}, "UnloadAdapterRequest": openapi.UnloadAdapterRequest{},
 	"StreamOptions": openapi.StreamOptions{}, "ResponseFormat": openapi.ResponseFormat{}, "Tool": openapi.Tool{},
 	"ToolFunction": openapi.ToolFunction{}, "InstructionMessage": openapi.ChatMessage{},
 	"AssistantTurn": openapi.ChatMessage{}, "ToolMessage": openapi.ChatMessage{},

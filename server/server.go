@@ -37,6 +37,7 @@ type Config struct {
 	WriteTimeout      time.Duration // for each write to the client
 	RequestTimeout    time.Duration // for a whole generation
 
+	AdapterUpdates bool // clients may load and unload adapters
 	// ForwardRoutes are paths of upstreams' own routes that are passed on to them; they take POST with a JSON body.
 	ForwardRoutes []string
 	// Collectors are time series that /metrics shows beside the server's own.
@@ -204,6 +205,8 @@ func (s *Server) routes() *chi.Mux {
 		r.Post("/v1/completions", s.completions)
 		r.Post("/tokenize", s.tokenize)
 		r.Post("/detokenize", s.detokenize)
+		r.Post("/v1/load_lora_adapter", s.loadAdapter)
+		r.Post("/v1/unload_lora_adapter", s.unloadAdapter)
 		for _, path := range s.cfg.ForwardRoutes {
 			if !r.Match(chi.NewRouteContext(), http.MethodPost, path) { // our own routes come first
 				r.Post(path, s.forward)

@@ -98,7 +98,8 @@ func (r *replica) admit(ctx context.Context, path string, body []byte) error {
 }
 
 // LoadAdapter makes an adapter available under its name, on all upstreams that are up; others get it when they come up.
-func (e *Engine) LoadAdapter(ctx context.Context, a Adapter) error {
+func (e *Engine) LoadAdapter(ctx context.Context, _, name, path string) error {
+	a := Adapter{Name: name, Path: path}
 	e.mu.Lock()
 	taken := a.Name == e.name || slices.ContainsFunc(e.adapters, func(b Adapter) bool { return b.Name == a.Name })
 	e.mu.Unlock()

@@ -47,6 +47,7 @@ func (t Times) withDefaults() Times {
 const (
 	breakerLimit = 5 // failures in a row that open the breaker
 	maxCooldown  = time.Minute
+	maxProbeDown = time.Second // a server that has started should not wait long to be noticed
 	// affinitySlack is by how many requests an upstream that knows a prompt's beginning may be busier than the least
 	// loaded one and still get it: recomputing a prompt costs about as much as waiting behind that many.
 	affinitySlack = 4
@@ -299,7 +300,7 @@ func (p *pool) watch(ctx context.Context, r *replica) {
 				warned = time.Now()
 				p.log.Warn().Str("model", p.model).Str("upstream", r.id).Err(err).Msg("waiting for the upstream")
 			}
-			wait = min(2*wait, p.times.Probe)
+			wait = min(2*wait, p.times.Probe, maxProbeDown)
 		}
 		pause := p.times.Probe
 		if err != nil {

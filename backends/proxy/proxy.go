@@ -62,6 +62,8 @@ var (
 	_ engine.Statser   = (*Engine)(nil)
 	_ engine.Tokenizer = (*Engine)(nil)
 	_ engine.Forwarder = (*Engine)(nil)
+
+	_ engine.AdapterManager = (*Engine)(nil)
 )
 
 // New makes an engine and waits until an upstream is up: as long as ctx lasts for attached ones, for a spawned one as long

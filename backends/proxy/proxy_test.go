@@ -346,7 +346,7 @@ func TestDynamicAdapters(t *testing.T) {
 			req.Model = model
 			return req
 		}
-		if err := r.LoadAdapter(ctx, proxy.Adapter{Name: "new", Path: "/adapters/new"}); err != nil {
+		if err := r.LoadAdapter(ctx, "m", "new", "/adapters/new"); err != nil {
 			t.Fatal(err)
 		}
 		if s := collect(ctx, r, name("new")); s.text != "new" {
@@ -355,10 +355,10 @@ func TestDynamicAdapters(t *testing.T) {
 		if models := r.Models(); len(models) != 3 || models[2].ID != "new" || models[2].Parent != "m" {
 			t.Errorf("%s: %+v", dialect, models)
 		}
-		if err := r.LoadAdapter(ctx, proxy.Adapter{Name: "new", Path: "/x"}); engine.AsError(err) == nil || engine.AsError(err).Code != engine.Invalid {
+		if err := r.LoadAdapter(ctx, "m", "new", "/x"); engine.AsError(err) == nil || engine.AsError(err).Code != engine.Invalid {
 			t.Errorf("%s: a name twice: %v", dialect, err)
 		}
-		if err := r.LoadAdapter(ctx, proxy.Adapter{Name: "bad", Path: "/missing"}); engine.AsError(err) == nil {
+		if err := r.LoadAdapter(ctx, "m", "bad", "/missing"); engine.AsError(err) == nil {
 			t.Errorf("%s: an adapter that is not there", dialect)
 		}
 		if err := r.UnloadAdapter(ctx, "new"); err != nil {

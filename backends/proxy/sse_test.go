@@ -85,7 +85,7 @@ func FuzzEventReader(f *testing.F) {
 	f.Add("data: a\r\ndata: b\n\n: c\n\rdata: [DONE]")
 	f.Fuzz(func(t *testing.T, in string) {
 		if strings.Count(in, "data") > 900 {
-			t.Skip("more events than the test reads")
+			return // more events than readAll takes
 		}
 		want, wantErr := readAll(t, strings.NewReader(in))
 		got, err := readAll(t, iotest.OneByteReader(strings.NewReader(in)))

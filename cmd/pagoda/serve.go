@@ -104,7 +104,8 @@ func serverConfig(cfg *config.Config, keys []string) server.Config {
 		Keys: keys, DefaultModel: cfg.DefaultModel, RootPath: cfg.RootPath, AllowedHosts: cfg.AllowedHosts, CORSOrigins: cfg.CORSOrigins, UnknownFields: cfg.UnknownFields,
 		MaxBodyBytes: cfg.MaxBodyBytes, MaxHeaderBytes: int(cfg.MaxHeaderBytes), MaxN: cfg.MaxN,
 		RequestTimeout: cfg.RequestTimeout, WriteTimeout: cfg.WriteTimeout, ForwardRoutes: forwardRoutes(cfg),
-		Version: version, Commit: commit, AccessLog: cfg.AccessLog,
+		AdapterUpdates: cfg.AllowRuntimeLoRAUpdating,
+		Version:        version, Commit: commit, AccessLog: cfg.AccessLog,
 	}
 }
 

@@ -265,6 +265,9 @@ func testSDKErrors(t *testing.T, c openai.Client) {
 			status: http.StatusUnauthorized, code: "invalid_api_key"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
+			if tt.name == "unknown field" && !strings.Contains(t.Name(), "/native/") {
+				t.Skip("fields that only an upstream may know are passed on to it")
+			}
 			p := sdkChat(demo, "hi")
 			if tt.change != nil {
 				tt.change(&p)

@@ -260,7 +260,7 @@ var testedElsewhere = map[string]string{
 	"resize_vocab": "native's TestResizeVocab", "use_fast_tokenizer": "config's TestUseFastTokenizer",
 	"draft_model": "TestDraftModel", "max_queue": "TestFullQueue", "host": "TestPrintConfig", "port": "TestKilled", "write_timeout": "TestStalledClient",
 	"upstream_url": "TestUpstreams", "upstream_url_file": "TestUpstreamList", "upstream_api_key": "TestUpstreams",
-	"upstream_routes": "TestUpstreams", "upstream_wait": "TestUpstreamWait", "upstream_timeout": "TestUpstreamStall",
+	"upstream_routes": "TestUpstreams", "allow_runtime_lora_updating": "TestUpstreamAdapters", "upstream_wait": "TestUpstreamWait", "upstream_timeout": "TestUpstreamStall",
 	"upstream_command": "TestSpawned", "upstream_start_timeout": "TestSpawnedTooSlow",
 	"cache_dir": commandLines, "model_revision": commandLines, "trust_remote_code": commandLines, "vllm_gpu_util": commandLines,
 	"vllm_enforce_eager": commandLines, "vllm_max_lora_rank": commandLines, "vllm_config": commandLines, "sglang_maxlen": commandLines,

@@ -150,7 +150,9 @@ func TestUpstreams(t *testing.T) {
 			if passed["route"] != "/pooling" || passed["model"] != "upstream-model" {
 				t.Errorf("%v", passed)
 			}
-			p.wantRefused(t, "/score", fields{"model": "m"}, http.StatusNotFound, "no such route")
+			p.wantRefused(t, "/collective_rpc", fields{"model": "m"}, http.StatusNotFound, "no such route")
+			adapter := fields{"lora_name": "new", "lora_path": "/adapters/new"}
+			p.wantRefused(t, "/v1/load_lora_adapter", adapter, http.StatusForbidden, "allow_runtime_lora_updating")
 			if status, text := p.get(t, "/metrics/upstream/m"); status != http.StatusOK || !strings.Contains(text, "generation_tokens_total{") ||
 				!strings.Contains(text, `upstream="127.0.0.1:`) {
 				t.Errorf("status %d: %s", status, text)
@@ -161,6 +163,29 @@ func TestUpstreams(t *testing.T) {
 				t.Errorf("%v", m)
 			}
 		})
+	}
+}
+
+// TestUpstreamAdapters: adapters come and go while the server runs.
+func TestUpstreamAdapters(t *testing.T) {
+	for _, kind := range kinds {
+		p := inFront(t, kind, startFake(t, kind).url, "--allow-runtime-lora-updating")
+		who := upstreamChat("who", false).with(fields{"model": "new"})
+		p.wantRefused(t, chatPath, who, http.StatusNotFound, "does not exist")
+		var got struct{ ID, Parent string }
+		p.call(t, "/v1/load_lora_adapter", fields{"lora_name": "new", "lora_path": "/adapters/new"}, &got)
+		if got.ID != "new" || got.Parent != "m" {
+			t.Errorf("%s: %+v", kind, got)
+		}
+		if a := p.must(t, chatPath, who); a.choices[0].text != "new" {
+			t.Errorf("%s: %q answers", kind, a.choices[0].text)
+		}
+		p.wantRefused(t, "/v1/load_lora_adapter", fields{"lora_name": "new", "lora_path": "/x"}, http.StatusBadRequest, "already")
+		p.wantRefused(t, "/v1/load_lora_adapter", fields{"lora_name": "x"}, http.StatusBadRequest, "lora_path")
+		p.wantRefused(t, "/v1/unload_lora_adapter", fields{"lora_name": "m"}, http.StatusBadRequest, "base model")
+		p.wantRefused(t, "/v1/unload_lora_adapter", fields{"lora_name": "nobody"}, http.StatusNotFound, "nobody")
+		p.call(t, "/v1/unload_lora_adapter", fields{"lora_name": "new"}, &got)
+		p.wantRefused(t, chatPath, who, http.StatusNotFound, "does not exist")
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -21,26 +22,29 @@ func TestRealVLLMCases(t *testing.T) {
 		t.Skip("no real vLLM: " + upstreamURL + " is not set; test/upstream/run.sh starts one and sets it")
 	}
 	p := serve(t, "--infer-backend", "vllm", "--upstream-url", url, "--adapter-name-or-path", demoAdapters, "--max-n", "8")
-	different, total := 0, 0
+	var cs []*testCase
 	for _, c := range cases(t) {
-		if c.ExpectedReasoning != "" {
-			continue // the server has no parser of thoughts: one would take answers without thoughts for thoughts
-		}
-		for _, w := range ways {
-			total++
-			a, err := p.ask(t.Context(), w.path, w.request(c))
-			if err != nil || a.status != http.StatusOK || a.err != nil || len(a.choices) != 1 {
-				t.Fatalf("%s, %v: %+v, %v", c.Skill, w, a, err)
-			}
-			if what := w.differs(c, &a.choices[0]); what != "" {
-				different++
-				t.Logf("%s (%s, %v): %s", c.Skill, c.model(), w, what)
-			}
+		if c.ExpectedReasoning == "" { // the server has no parser of thoughts: it takes answers without thoughts for thoughts
+			cs = append(cs, c)
 		}
 	}
-	t.Logf("%d of %d answers differ", different, total)
-	if float64(different) > 0.02*float64(total) {
-		t.Errorf("%d of %d answers differ", different, total)
+	var different atomic.Int64
+	total := len(cs) * len(ways)
+	parallel(16, total, func(i int) {
+		c, w := cs[i/len(ways)], ways[i%len(ways)]
+		a, err := p.ask(t.Context(), w.path, w.request(c))
+		if err != nil || a.status != http.StatusOK || a.err != nil || len(a.choices) != 1 {
+			t.Errorf("%s, %v: %+v, %v", c.Skill, w, a, err)
+			return
+		}
+		if what := w.differs(c, &a.choices[0]); what != "" {
+			different.Add(1)
+			t.Logf("%s (%s, %v): %s", c.Skill, c.model(), w, what)
+		}
+	})
+	t.Logf("%d of %d answers differ", different.Load(), total)
+	if float64(different.Load()) > 0.01*float64(total) {
+		t.Errorf("%d of %d answers differ", different.Load(), total)
 	}
 }
 

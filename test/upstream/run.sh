@@ -45,7 +45,7 @@ demo=$PWD/models/demo
 port=$("$python" -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
 setsid "$python" -m vllm.entrypoints.openai.api_server --model "$demo" --served-model-name pagoda-demo --host 127.0.0.1 \
 	--port "$port" --dtype float32 --enforce-eager --max-model-len 1024 --max-num-seqs 32 --enable-auto-tool-choice \
-	--tool-call-parser hermes --enable-lora --max-lora-rank 16 --max-loras 4 --enable-prompt-tokens-details --lora-modules \
+	--tool-call-parser hermes --chat-template-content-format string --enable-lora --max-lora-rank 16 --max-loras 4 --enable-prompt-tokens-details --lora-modules \
 	french="$demo/adapters/french" pirate="$demo/adapters/pirate" shout="$demo/adapters/shout" >build/vllm.log 2>&1 &
 server=$!
 trap 'kill -KILL -$server 2>/dev/null || true' EXIT

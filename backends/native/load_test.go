@@ -51,3 +51,17 @@ func TestLoadNamesTheBadFile(t *testing.T) {
 		})
 	}
 }
+
+// TestRopeScaling: the option doubles how long sequences may be.
+func TestRopeScaling(t *testing.T) {
+	for kind, want := range map[string]int{"": 1024, "none": 1024, "linear": 2048, "dynamic": 2048, "yarn": 2048, "llama3": 2048} {
+		e := open(t, Options{RopeScaling: kind, KVCacheBytes: 64 << 20})
+		if e.maxLen != want {
+			t.Errorf("rope_scaling %q: sequences of %d tokens, want %d", kind, e.maxLen, want)
+		}
+	}
+	if _, err := New(Options{Files: demoFiles(t), Name: "m", RopeScaling: "longrope", Log: zerolog.Nop()}); err == nil ||
+		!strings.Contains(err.Error(), "rope_scaling") {
+		t.Errorf("error %v", err)
+	}
+}

@@ -30,6 +30,9 @@ func (b *builder) begin() {
 	b.Vocab, b.Hidden, b.MaxLen = c.VocabSize, c.HiddenSize, c.MaxPositionEmbeddings
 	b.LongestLen = b.MaxLen
 	b.NormEps, b.TiedHead = float32(c.RMSNormEps), or(c.TieWordEmbeddings, false)
+	if c.Bidirectional {
+		b.bad("use_bidirectional_attention is not supported")
+	}
 	if q := string(c.QuantizationConfig); q != "" && q != "null" {
 		b.bad("quantization_config: quantized weights are not supported")
 	}

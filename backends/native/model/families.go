@@ -3,6 +3,7 @@ package model
 import (
 	"cmp"
 	"math"
+	"slices"
 
 	"pagoda/checkpoint"
 )
@@ -214,6 +215,7 @@ func gemma3Text(b *builder) {
 	outer := b.c
 	b.c = outer.TextConfig
 	b.c.DType = cmp.Or(b.c.DType, b.c.TorchDType, outer.DType, outer.TorchDType)
+	b.c.QuantizationConfig = slices.Concat(b.c.QuantizationConfig, outer.QuantizationConfig)
 	b.names.layouts = []layout{{"model.language_model.", "lm_head"}, {"language_model.model.", "language_model.lm_head"}}
 	b.names.unused = []string{"model.vision_tower.", "model.multi_modal_projector.", "vision_tower.", "multi_modal_projector."}
 	c := b.c // which often leaves out what is usual
@@ -231,9 +233,6 @@ func (b *builder) gemma() (*Attention, *Dense) {
 	b.EmbedScale, b.EmbedScaleRounded = math.Sqrt(float64(b.Hidden)), true
 	c.HeadDim = cmp.Or(c.HeadDim, 256)
 	c.HiddenAct = cmp.Or(c.HiddenActivation, "gelu_pytorch_tanh")
-	if c.Bidirectional {
-		b.bad("use_bidirectional_attention is not supported")
-	}
 	a, d := b.attention(), b.dense()
 	a.QKVBias, a.OBias = b.attentionBias(), b.attentionBias()
 	a.Scale = float32(1 / math.Sqrt(cmp.Or(c.QueryPreAttnScalar, 256)))

@@ -191,3 +191,52 @@ func (r *rig) forward(b *model.Batch) []float32 {
 	}
 	return logits
 }
+
+// TestHidden: a workspace that ends with the final norm gives what the logits are made of.
+func TestHidden(t *testing.T) {
+	everyVariant(t, func(t *testing.T, variant string) {
+		dev := openDevice(t, variant)
+		m := loadModel(t, dev, openCheckpoint(t, "testdata/qwen2"), model.Options{DType: model.Float32})
+		r := newRig(t, dev, m, 8, model.Limits{MaxTokens: 32, MaxSeqs: 2, MaxLogitRows: 8})
+		ws, err := m.NewWorkspace(r.kv, model.Limits{MaxTokens: 32, MaxSeqs: 2, MaxLogitRows: 8, Hidden: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.cleanup("workspace", ws.Close)
+		b := benchBatch(2, 11, 0)
+		b.LogitRows = []int32{0, 7, 10, 21}
+		for i := range b.Tokens {
+			b.Tokens[i] %= 60
+		}
+		logits := slices.Clone(r.forward(b))
+		if err := ws.Forward(r.stream, b); err != nil {
+			t.Fatal(err)
+		}
+		hidden, err := ws.Hidden(r.stream)
+		if err != nil || len(hidden) != 4*m.Spec().Hidden {
+			t.Fatalf("%d numbers, %v", len(hidden), err)
+		}
+		if none, err := ws.Logits(r.stream); err != nil || none != nil {
+			t.Errorf("%d logits, %v", len(none), err)
+		}
+		// The embedding is the head: multiplied with the hidden states it gives the logits.
+		w, err := openCheckpoint(t, "testdata/qwen2").Weights()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer w.Close()
+		embed, _ := w.Tensor("model.embed_tokens.weight")
+		for row := range b.LogitRows {
+			for token := range m.VocabSize() {
+				want := 0.0
+				for i, h := range hidden[row*m.Spec().Hidden:][:m.Spec().Hidden] {
+					at := 2 * (token*m.Spec().Hidden + i)
+					want += float64(h) * float64(math.Float32frombits(uint32(embed.Data[at])<<16|uint32(embed.Data[at+1])<<24))
+				}
+				if got := float64(logits[row*m.VocabSize()+token]); !(math.Abs(got-want) < 1e-5) {
+					t.Fatalf("row %d, token %d: logit %g, want %g", row, token, got, want)
+				}
+			}
+		}
+	})
+}

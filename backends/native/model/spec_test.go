@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"math/rand/v2"
+	"path/filepath"
 	"reflect"
 	"slices"
 	"strings"
@@ -223,6 +225,7 @@ func TestUnsupportedSpec(t *testing.T) {
 		{"both directions", `"architectures":["Gemma3ForCausalLM"];"use_bidirectional_attention":true`, "use_bidirectional_attention"},
 		{"negative cap", `"architectures":["Gemma2ForCausalLM"];"attn_logit_softcapping":-1`, "attn_logit_softcapping -1"},
 		{"infinite scale", `"architectures":["GraniteForCausalLM"];"logits_scaling":0`, "logits_scaling"},
+		{"quantized beside the text", `"architectures":["Gemma3ForConditionalGeneration"];"quantization_config":{"quant_method":"gptq"};"text_config":{}`, "quantization_config"},
 		{"no text", `"architectures":["Gemma3ForConditionalGeneration"]`, "text_config is missing"},
 		{"quantized", `"quantization_config":{"quant_method":"gptq"}`, "quantization_config"},
 		{"no layers", `"num_hidden_layers":0`, "num_hidden_layers"},
@@ -380,6 +383,56 @@ func TestUnusedParts(t *testing.T) {
 			!strings.Contains(err.Error(), "surplus: audio_tower.a") || strings.Contains(err.Error(), "vision") {
 			t.Errorf("%s: error %v", layout[0], err)
 		}
+	}
+}
+
+// TestEveryFamilysWeightsMustFit: of every family a tensor that is missing, one too many and one of another shape are all in one
+// error.
+func TestEveryFamilysWeightsMustFit(t *testing.T) {
+	files, err := filepath.Glob("testdata/*/config.json")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("%d configurations, %v", len(files), err)
+	}
+	for _, file := range files {
+		dir := filepath.Dir(file)
+		t.Run(filepath.Base(dir), func(t *testing.T) {
+			ck := openCheckpoint(t, dir)
+			config, err := ck.Config()
+			if err != nil {
+				t.Fatal(err)
+			}
+			spec, err := model.NewSpec(config)
+			if err != nil {
+				t.Fatal(err)
+			}
+			w, err := ck.Weights()
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer w.Close()
+			var names []string // of the layers' tensors
+			shapes := map[string][]int{}
+			for _, name := range w.Names() {
+				tensor, _ := w.Tensor(name)
+				shapes[name] = tensor.Shape
+				if strings.Contains(name, "layers.1.") && !strings.Contains(name, "vision") {
+					names = append(names, name)
+				}
+			}
+			missing, bent := names[rand.IntN(len(names)/2)], names[len(names)/2+rand.IntN(len(names)/2)]
+			delete(shapes, missing)
+			shapes[bent] = append([]int{1}, shapes[bent]...)
+			shapes["model.layers.1.extra.weight"] = []int{1}
+			_, err = model.Load(openDevice(t, "ref"), spec, weightFile(t, shapes), model.Options{})
+			for _, want := range []string{"missing: " + missing, "shape of " + bent, "surplus: model.layers.1.extra.weight"} {
+				if err == nil || !strings.Contains(err.Error(), want) {
+					t.Errorf("error %v, want one with %q", err, want)
+				}
+			}
+			if err != nil && strings.Count(err.Error(), "\n") != 3 {
+				t.Errorf("more than three problems: %v", err)
+			}
+		})
 	}
 }
 

@@ -190,7 +190,7 @@ func TestContext(t *testing.T) {
 		{"empty arguments", "", chatOf(engine.Message{Role: "assistant", Content: &thought, ToolCalls: []engine.ToolCall{{Name: "f"}}}),
 			`{"messages":[{"role":"assistant","content":"hm","tool_calls":[{"type":"function","function":{"name":"f","arguments":{}}}]}]` + rest},
 		{"reasoning", "", chatOf(engine.Message{Role: "assistant", Content: &thought, Reasoning: &thought}),
-			`{"messages":[{"role":"assistant","content":"hm","reasoning_content":"hm"}]` + rest},
+			`{"messages":[{"thinking":"hm","role":"assistant","content":"hm","reasoning_content":"hm"}]` + rest},
 		{"tools keep their order", "", &engine.Chat{Messages: []engine.Message{user("u")}, Tools: raw(`{"z": 1, "a": {"y":1e5,"b":"<"}}`)},
 			`{"messages":[{"role":"user","content":"u"}],"tools":[{"z":1,"a":{"y":1e5,"b":"<"}}],"documents":null,"add_generation_prompt":true}`},
 		{"tool_choice none", "", &engine.Chat{Messages: []engine.Message{user("u")}, Tools: raw(`{}`), ToolChoice: "none"},

@@ -290,3 +290,73 @@ func FuzzRead(f *testing.F) {
 		stream(tok, ids, false)
 	})
 }
+
+// TestPlainText: with split_special_tokens no text of any kind of tokenizer becomes a control token, and with cuts in their
+// spelling neither, however it is written.
+func TestPlainText(t *testing.T) {
+	random := rand.New(rand.NewPCG(7, 8))
+	wide := func(s string) string {
+		return strings.Map(func(r rune) rune {
+			if '!' <= r && r <= '~' {
+				return r + 0xfee0 // a full-width letter, which some normalizers make narrow
+			}
+			return r
+		}, s)
+	}
+	for _, path := range kinds(t) {
+		tok := open(t, dir(path), Options{SplitSpecialTokens: true})
+		around, err := tok.Encode("a", true)
+		if err != nil {
+			t.Fatal(err)
+		}
+		bare, _ := tok.Encode("a", false)
+		controls := func(ids []int32) (n int) {
+			for _, id := range ids {
+				if tok.skip[id] && id != tok.unk {
+					n++
+				}
+			}
+			return n
+		}
+		for range 200 {
+			var text strings.Builder
+			var cuts []int
+			for range 1 + random.IntN(6) {
+				s := tok.special[random.IntN(len(tok.special))].Content
+				switch random.IntN(3) {
+				case 0:
+					text.WriteString(wide(s))
+				case 1:
+					cuts = append(cuts, text.Len()+len(s)/2)
+					text.WriteString(s)
+				}
+				text.WriteString([]string{"", " ", "x", "▁", "\n"}[random.IntN(5)])
+			}
+			ids, err := tok.Encode(text.String(), false)
+			if err != nil || controls(ids) > 0 {
+				t.Fatalf("%s: plain %q becomes %v, %v", path, text.String(), ids, err)
+			}
+			if ids, err = tok.Encode(text.String(), true); err != nil || controls(ids) != len(around)-len(bare) {
+				t.Fatalf("%s: plain %q becomes %v, %v", path, text.String(), ids, err)
+			}
+			if ids, err = tok.EncodeCut(text.String(), cuts); err != nil || controls(ids) > 0 {
+				t.Fatalf("%s: %q cut at %v becomes %v, %v", path, text.String(), cuts, ids, err)
+			}
+		}
+	}
+}
+
+// TestCutsAddNothing: a text that is cut reads the same, also where a tokenizer puts a space before every text.
+func TestCutsAddNothing(t *testing.T) {
+	for _, kind := range []string{"llama", "gemma", "qwen2", "llama3", "tekken"} {
+		tok := open(t, dir("testdata/kinds/"+kind), Options{})
+		text := "so <s> or </s> and text"
+		ids, err := tok.EncodeCut(text, []int{4, 8, 12, 20})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := tok.Decode(ids, false); got != text {
+			t.Errorf("%s: %q is now %q", kind, text, got)
+		}
+	}
+}

@@ -22,12 +22,15 @@ type Tokenizer struct {
 	decoder decoder        // nil: tokens are bytes that are joined
 	special []Token
 	skip    map[int32]bool // ids of special
+	names   map[int32]string
+	unk     int32  // -1: none
+	lead    string // see leading; "": no text gets a space in front
 	conf    config
 }
 
 // newTokenizer owns inner and plain.
 func newTokenizer(inner, plain *ffi.Tokenizer, conf config) (*Tokenizer, error) {
-	t := &Tokenizer{ffi: inner, plain: plain, conf: conf, skip: map[int32]bool{}}
+	t := &Tokenizer{ffi: inner, plain: plain, conf: conf, skip: map[int32]bool{}, names: map[int32]string{}}
 	if !inner.ByteLevel() {
 		var err error
 		if t.decoder, err = readDecoder(inner.Decoder()); err != nil {
@@ -42,7 +45,12 @@ func newTokenizer(inner, plain *ffi.Tokenizer, conf config) (*Tokenizer, error) 
 		if a.Special {
 			t.special = append(t.special, Token{int32(a.ID), a.Content})
 			t.skip[int32(a.ID)] = true
+			t.names[int32(a.ID)] = a.Content
 		}
+	}
+	t.unk = t.named("unk_token").ID
+	if t.decoder != nil {
+		t.leading()
 	}
 	return t, nil
 }
@@ -59,13 +67,14 @@ func (t *Tokenizer) Close() error {
 // as a beginning-of-text token; chat templates write those themselves.
 func (t *Tokenizer) Encode(text string, addSpecial bool) ([]int32, error) {
 	if t.plain != nil {
-		return t.plain.AppendIDs(nil, text, addSpecial)
+		return t.encodePlain(text, addSpecial)
 	}
 	return t.ffi.AppendIDs(nil, text, addSpecial)
 }
 
 // EncodeCut encodes the pieces of text between the byte offsets cuts (ascending) one by one and joins
-// their ids. A cut inside the spelling of a control token keeps that text from becoming the token.
+// their ids. A cut inside the spelling of a control token keeps that text from becoming the token. Text
+// that is only normalized to such a spelling never becomes one.
 func (t *Tokenizer) EncodeCut(text string, cuts []int) ([]int32, error) {
 	var ids []int32
 	start := 0
@@ -78,7 +87,12 @@ func (t *Tokenizer) EncodeCut(text string, cuts []int) ([]int32, error) {
 			return nil, fmt.Errorf("encode: cut at %d is not in [%d, %d]", end, start, len(text))
 		}
 		var err error
-		if ids, err = t.ffi.AppendIDs(ids, text[start:end], false); err != nil {
+		if t.decoder == nil {
+			ids, err = t.ffi.AppendIDs(ids, text[start:end], false)
+		} else {
+			ids, err = t.appendGuarded(ids, t.ffi, text[start:end], i > 0, false)
+		}
+		if err != nil {
 			return nil, err
 		}
 		start = end

@@ -76,7 +76,11 @@ func (a *answer) stream(body io.Reader, progress func()) error {
 		}
 		progress()
 		if string(data) == doneMark {
-			return a.end()
+			if err := a.end(); err != nil || a.left {
+				return err
+			}
+			events.drain()
+			return nil
 		}
 		var c chunk
 		if err := decodeChunk(data, &c); err != nil {

@@ -146,8 +146,7 @@ func (p *pool) close() {
 // take chooses an upstream for a request and counts the request in; give counts it out. It prefers upstreams that are
 // not in avoid, and waits if none is up that has the adapter ("" is none).
 func (p *pool) take(ctx context.Context, adapter string, links []uint64, avoid []*replica) (*replica, names, error) {
-	deadline := time.NewTimer(p.times.Wait)
-	defer deadline.Stop()
+	var deadline *time.Timer // made when there is something to wait for
 	for {
 		p.mu.Lock()
 		r, retry := p.choose(adapter, links, avoid)
@@ -165,6 +164,10 @@ func (p *pool) take(ctx context.Context, adapter string, links []uint64, avoid [
 		p.mu.Unlock()
 		if closed {
 			return nil, names{}, engine.Errorf(engine.Unavailable, "the server is shutting down")
+		}
+		if deadline == nil {
+			deadline = time.NewTimer(p.times.Wait)
+			defer deadline.Stop()
 		}
 		again := time.NewTimer(retry)
 		select {

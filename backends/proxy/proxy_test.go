@@ -4,14 +4,18 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"net"
 	"net/http"
+	"net/http/httptest"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"pagoda/backends/proxy"
+	"pagoda/backends/proxy/fakeupstream"
 	"pagoda/engine"
 )
 
@@ -457,6 +461,33 @@ func TestIdleConnection(t *testing.T) {
 	}
 	if got := r.count(t, "pagoda_upstream_requests_total", "outcome=ok"); got != 200 {
 		t.Errorf("%v of 200 ended well", got)
+	}
+}
+
+// TestConnectionsAreKept: requests one after the other, streamed or not, use one connection.
+func TestConnectionsAreKept(t *testing.T) {
+	var opened atomic.Int64
+	f := fakeupstream.New("vllm", "u")
+	srv := httptest.NewUnstartedServer(f)
+	srv.Config.ConnState = func(_ net.Conn, s http.ConnState) {
+		if s == http.StateNew {
+			opened.Add(1)
+		}
+	}
+	srv.Start()
+	defer srv.Close()
+	times := quick
+	times.Probe = time.Hour
+	e := start(t, proxy.Config{Dialect: dialects["vllm"](), Name: "m", URLs: []string{srv.URL}, Times: times})
+	for i := range 50 {
+		req := ask("say x")
+		req.Output.Whole = i%2 == 0
+		if s := collect(t.Context(), e, req); s.err != nil {
+			t.Fatal(s.err)
+		}
+	}
+	if n := opened.Load(); n > 2 {
+		t.Errorf("%d connections for 50 requests one after the other", n)
 	}
 }
 

@@ -166,7 +166,7 @@ func (r *replica) post(ctx context.Context, e *encoded, model string, a *answer)
 	req = req.WithContext(httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
 		GotConn: func(c httptrace.GotConnInfo) { reused = c.Reused },
 	}))
-	resp, err := r.client.Do(req)
+	resp, err := r.client.Transport.RoundTrip(req) // a Client's own part is cookies and redirects
 	if err != nil && reused && ctx.Err() == nil {
 		ended = true
 		r.client.CloseIdleConnections() // others may be closed too

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"time"
 )
 
 // maxEventBytes bounds one event. Log-probabilities of a long prompt make lines of many megabytes; nothing honest makes
@@ -62,6 +63,27 @@ func (e *eventReader) next() ([]byte, error) {
 		e.data = append(e.data, value...)
 	}
 }
+
+// drainTime is how long the end of a body may take after its last event. net/http keeps a connection only if its answer was
+// read to the end, which is normally there already.
+const drainTime = 20 * time.Millisecond
+
+// drain reads to the end of r if that comes soon.
+func (e *eventReader) drain() {
+	if e.err != nil {
+		return
+	}
+	if c, ok := e.r.(io.Closer); ok {
+		late := time.AfterFunc(drainTime, func() { c.Close() })
+		defer late.Stop()
+	}
+	for e.err == nil && len(e.buf) < maxDrained {
+		e.fill()
+	}
+}
+
+// maxDrained bounds what is read after the last event.
+const maxDrained = 64 << 10
 
 // line returns the next line without its end, valid until the next call. At the end of r it returns what is left, with
 // io.EOF.

@@ -56,10 +56,9 @@ func runMock() error {
 
 // row is a line of the table.
 type row struct {
-	load   load
-	rate   float64 // half of what saturates Pagoda
-	cells  map[string]*cell
-	failed map[string]error
+	load  load
+	rate  float64 // half of what saturates Pagoda
+	cells map[string]*cell
 }
 
 // cell is what one target took for one load, all rounds together.

@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rs/zerolog"
+
 	"pagoda/backends/proxy"
 	"pagoda/backends/proxy/fakeupstream"
 	"pagoda/engine"
@@ -315,6 +317,31 @@ func TestList(t *testing.T) {
 	}
 	if s := collect(t.Context(), r, ask("say x")); s.err != nil || r.count(t, "pagoda_upstream_up") != 2 {
 		t.Errorf("a wrong list: %v", s.err)
+	}
+}
+
+// TestDuplicateNames: no name means two things.
+func TestDuplicateNames(t *testing.T) {
+	r := attach(t, "sglang", 1)
+	for name, cfg := range map[string]proxy.Config{
+		"an adapter has the model's name": {Name: "pirate", URLs: []string{r.servers[0].URL}, Adapters: []proxy.Adapter{{Name: "pirate"}}},
+		"is given twice":                  {URLs: []string{r.servers[0].URL, r.servers[0].URL}},
+		"it serves no model":              {URLs: []string{r.servers[0].URL}, UpstreamModel: "other"},
+	} {
+		cfg.Dialect, cfg.Times, cfg.Log = dialects["sglang"](), quick, zerolog.New(r.log)
+		ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+		_, err := proxy.New(ctx, cfg)
+		cancel()
+		if err == nil || !strings.Contains(err.Error()+r.log.String(), name) {
+			t.Errorf("error %v, want %q", err, name)
+		}
+	}
+	// The upstream lists an adapter under the name that clients give to the base model: our table decides.
+	r = attach(t, "sglang", 1, func(c *proxy.Config) { c.Name, c.Adapters = "pirate", nil })
+	req := ask("who")
+	req.Model = "pirate"
+	if s := collect(t.Context(), r, req); s.text != "upstream-model" {
+		t.Errorf("%q answers, %v", s.text, s.err)
 	}
 }
 

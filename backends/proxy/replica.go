@@ -27,6 +27,8 @@ const (
 	idleTimeout   = 3 * time.Second
 	dialTimeout   = 5 * time.Second
 	maxIdleConns  = 4096
+	writeBuffer   = 16 << 10 // a usual request in one piece
+	readBuffer    = 8 << 10
 	maxErrorBytes = 64 << 10
 	maxInfoBytes  = 16 << 20 // of lists of models and metrics
 )
@@ -86,6 +88,8 @@ func newReplica(rawURL, key string, d *Dialect) (*replica, error) {
 		MaxIdleConns:        maxIdleConns,
 		MaxIdleConnsPerHost: maxIdleConns,
 		IdleConnTimeout:     idleTimeout,
+		WriteBufferSize:     writeBuffer,
+		ReadBufferSize:      readBuffer,
 		TLSHandshakeTimeout: dialTimeout,
 		DisableCompression:  true, // compressed events would wait for one another
 	}
@@ -137,6 +141,33 @@ type notSentError struct{ err error }
 func (e *notSentError) Error() string { return "connect to the upstream: " + e.err.Error() }
 func (e *notSentError) Unwrap() error { return e.err }
 
+// twoParts is a body in two parts. net/http writes it without a buffer in between.
+type twoParts struct{ first, second []byte }
+
+// Read implements io.Reader.
+func (b *twoParts) Read(p []byte) (int, error) {
+	if len(b.first) == 0 {
+		b.first, b.second = b.second, nil
+	}
+	if len(b.first) == 0 {
+		return 0, io.EOF
+	}
+	n := copy(p, b.first)
+	b.first = b.first[n:]
+	return n, nil
+}
+
+// WriteTo implements io.WriterTo.
+func (b *twoParts) WriteTo(w io.Writer) (int64, error) {
+	n, err := w.Write(b.first)
+	if err != nil {
+		return int64(n), err
+	}
+	m, err := w.Write(b.second)
+	b.first, b.second = nil, nil
+	return int64(n + m), err
+}
+
 // staleError says that a kept connection broke before anything of the answer came. Most likely the upstream had closed it
 // while nobody used it, which says nothing about the upstream.
 type staleError struct{ err error }
@@ -152,7 +183,7 @@ func (r *replica) post(ctx context.Context, e *encoded, model string, a *answer)
 		return engine.AsError(err)
 	}
 	end := e.finish(model, r.d.RequestIDField, id)
-	req.Body = io.NopCloser(io.MultiReader(bytes.NewReader(e.body), bytes.NewReader(end))) // bodies are large: no copy for a try
+	req.Body = io.NopCloser(&twoParts{e.body, end}) // bodies are large: no copy for a try
 	req.ContentLength = int64(len(e.body) + len(end))
 	req.Header.Set("Content-Type", "application/json")
 	req.Header.Set("X-Request-Id", id)

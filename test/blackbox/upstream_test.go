@@ -326,6 +326,17 @@ func TestUpstreamStall(t *testing.T) {
 	p.line(t, "upstream gives no sign of life: its requests end")
 }
 
+// TestUpstreamChatCommand: pagoda chat talks to an upstream as well.
+func TestUpstreamChatCommand(t *testing.T) {
+	cmd := exec.CommandContext(t.Context(), program(t), "chat", "--infer-backend", "vllm", "--upstream-url", startFake(t, "vllm").url)
+	cmd.Env = []string{"HOME=" + t.TempDir(), "PAGODA_UPSTREAM_API_KEY=" + fakeKey}
+	cmd.Stdin = strings.NewReader("say hello you\nthink so\n")
+	got, err := cmd.Output()
+	if err != nil || string(got) != "hello you\nso\n" {
+		t.Errorf("%q, %v", got, err)
+	}
+}
+
 // TestUpstreamNotYet: a server whose upstream is not there yet waits for it, alive and not ready.
 func TestUpstreamNotYet(t *testing.T) {
 	p := listeningIn(t, nil, "--infer-backend", "sglang", "--upstream-url", "http://127.0.0.1:1")

@@ -33,6 +33,14 @@ package kernels
 #cgo nocallback kn_store_kv
 #cgo noescape kn_attention
 #cgo nocallback kn_attention
+#cgo noescape kn_causal_conv
+#cgo nocallback kn_causal_conv
+#cgo noescape kn_pick_groups
+#cgo nocallback kn_pick_groups
+#cgo noescape kn_gated_delta
+#cgo nocallback kn_gated_delta
+#cgo noescape kn_gated_rmsnorm
+#cgo nocallback kn_gated_rmsnorm
 #cgo noescape kn_lora
 #cgo nocallback kn_lora
 #cgo noescape kn_matmul_groups
@@ -190,6 +198,35 @@ func (c *cBackend) pagedAttention(
 		how.sinks = (*C.float)(o.Sinks.ptr())
 	}
 	return result(C.kn_attention(c.dev, cTensor(out), cTensor(q), cCache(cache), batch, C.int(numHeads), how))
+}
+
+func cStates(b StateBatch) C.kn_states {
+	return C.kn_states{
+		starts: (*C.int32_t)(b.QueryStarts.ptr()), lens: (*C.int32_t)(b.SeqLens.ptr()), rows: (*C.int32_t)(b.Rows.ptr()),
+		seqs: C.int32_t(b.NumSeqs),
+	}
+}
+
+func (c *cBackend) causalConv(x, w, states Tensor, b StateBatch) error {
+	return result(C.kn_causal_conv(c.dev, cTensor(x), cTensor(w), cTensor(states), cStates(b)))
+}
+
+func (c *cBackend) pickGroups(out, x Tensor, groups, from int) error {
+	return result(C.kn_pick_groups(c.dev, cTensor(out), cTensor(x), C.int(groups), C.int(from)))
+}
+
+func (c *cBackend) gatedDelta(out, qkv, a, b, states Tensor, r DeltaRule, batch StateBatch) error {
+	rule := C.kn_delta_rule{
+		decay: (*C.float)(r.Decay.ptr()), bias: (*C.float)(r.Bias.ptr()),
+		key_heads: C.int32_t(r.KeyHeads), value_heads: C.int32_t(r.ValueHeads),
+		key_dim: C.int32_t(r.KeyDim), value_dim: C.int32_t(r.ValueDim),
+	}
+	return result(C.kn_gated_delta(c.dev, cTensor(out), cTensor(qkv), cTensor(a), cTensor(b), cTensor(states), rule,
+		cStates(batch)))
+}
+
+func (c *cBackend) gatedRMSNorm(out, x, z, w Tensor, numHeads int, eps float32) error {
+	return result(C.kn_gated_rmsnorm(c.dev, cTensor(out), cTensor(x), cTensor(z), cTensor(w), C.int(numHeads), C.float(eps)))
 }
 
 func (c *cBackend) lora(out, x Tensor, runs []LoRARun) error {

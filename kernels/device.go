@@ -48,6 +48,10 @@ type backend interface {
 	gather(out, x, rows Tensor) error
 	storeKV(c KVCache, k, v, slots Tensor) error
 	pagedAttention(out, q Tensor, c KVCache, b AttentionBatch, numHeads int, o AttentionOptions) error
+	causalConv(x, w, states Tensor, b StateBatch) error
+	pickGroups(out, x Tensor, groups, from int) error
+	gatedDelta(out, qkv, a, b, states Tensor, r DeltaRule, batch StateBatch) error
+	gatedRMSNorm(out, x, z, w Tensor, numHeads int, eps float32) error
 	lora(out, x Tensor, runs []LoRARun) error
 	matMulGroups(out, x, starts Tensor, experts []*Matrix) error
 	combine(out, x, places, weights Tensor) error

@@ -133,6 +133,23 @@ int kn_attention(kn_dev *d, kn_tensor out, kn_tensor q, kn_cache c, kn_batch b, 
   return kn_dev_ops(d)->attention(d, out, q, c, b, heads, how);
 }
 
+int kn_causal_conv(kn_dev *d, kn_tensor x, kn_tensor w, kn_tensor states, kn_states b) {
+  return kn_dev_ops(d)->causal_conv(d, x, w, states, b);
+}
+
+int kn_pick_groups(kn_dev *d, kn_tensor out, kn_tensor x, int groups, int from) {
+  return kn_dev_ops(d)->pick_groups(d, out, x, groups, from);
+}
+
+int kn_gated_delta(kn_dev *d, kn_tensor out, kn_tensor qkv, kn_tensor a, kn_tensor b, kn_tensor states, kn_delta_rule r,
+                   kn_states s) {
+  return kn_dev_ops(d)->gated_delta(d, out, qkv, a, b, states, r, s);
+}
+
+int kn_gated_rmsnorm(kn_dev *d, kn_tensor out, kn_tensor x, kn_tensor z, kn_tensor w, int heads, float eps) {
+  return kn_dev_ops(d)->gated_rmsnorm(d, out, x, z, w, heads, eps);
+}
+
 int kn_lora(kn_dev *d, kn_tensor out, kn_tensor x, int64_t n) {
   return kn_dev_ops(d)->lora(d, out, x, kn_lora_runs(d, n), n);
 }

@@ -13,6 +13,7 @@ const (
 	ReLU                                // max(x, 0)
 	Tanh                                // of Activate only
 	ClampedSwiGLU                       // of GatedMul only, see there
+	Sigmoid                             // 1/(1 + exp(-x)); of GatedMul only
 	softcap
 	times
 )
@@ -27,7 +28,7 @@ func GatedMul(s *Stream, out, gateUp Tensor, act Activation) error {
 	if err == nil {
 		err = out.check("out", f32orBF16, gateUp.Rows, -1)
 	}
-	if err == nil && (act < SiLU || act > ClampedSwiGLU || act == Tanh) {
+	if err == nil && (act < SiLU || act > Sigmoid || act == Tanh) {
 		err = fmt.Errorf("activation %d: %w", act, ErrShape)
 	}
 	if err != nil {

@@ -72,6 +72,7 @@ INLINE vf act_of(const int act, vf x, float limit) {
 }
 
 INLINE vf gated_of(const int act, vf g, vf u) {
+  if (act == KN_SIGMOID) return sigmoid_times(u, g);
   if (act != KN_CLAMPED_SWIGLU) return v_mul(act_of(act, g, 0), u);
   const vf top = v_set1(7.0f), y = v_min(top, g);
   return v_mul(v_add(v_min(top, v_max(v_set1(-7.0f), u)), v_set1(1.0f)), sigmoid_times(y, v_mul(y, v_set1(1.702f))));
@@ -104,6 +105,7 @@ static void gated_chunk(void *ctx, int64_t chunk, int worker) {
     case KN_GELU_TANH: gated_piece(KN_GELU_TANH, j, chunk); break;
     case KN_RELU: gated_piece(KN_RELU, j, chunk); break;
     case KN_CLAMPED_SWIGLU: gated_piece(KN_CLAMPED_SWIGLU, j, chunk); break;
+    case KN_SIGMOID: gated_piece(KN_SIGMOID, j, chunk); break;
   }
 }
 

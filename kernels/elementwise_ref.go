@@ -17,6 +17,8 @@ func (a Activation) of(x, limit float64) float64 {
 		return max(x, 0)
 	case Tanh:
 		return math.Tanh(x)
+	case Sigmoid:
+		return sigmoid(x)
 	case softcap:
 		return limit * math.Tanh(x/limit)
 	}

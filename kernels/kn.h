@@ -6,7 +6,7 @@
 
 enum { KN_OK = 0, KN_NOMEM = 1 };
 enum { KN_F32 = 1, KN_BF16, KN_F16, KN_I32, KN_FP8, KN_I8, KN_W8 = 16, KN_W4 }; // as DType in Go
-enum { KN_SILU = 1, KN_GELU, KN_GELU_TANH, KN_RELU, KN_TANH, KN_CLAMPED_SWIGLU, KN_SOFTCAP, KN_TIMES }; // as Activation in Go
+enum { KN_SILU = 1, KN_GELU, KN_GELU_TANH, KN_RELU, KN_TANH, KN_CLAMPED_SWIGLU, KN_SIGMOID, KN_SOFTCAP, KN_TIMES }; // as Activation in Go
 enum { KN_PANEL = 64 };                                   // columns of a packed panel
 
 // Row-major view: element (r, c) is at p + (r*stride + c)*size.
@@ -50,6 +50,18 @@ typedef struct {
   int32_t seqs;
 } kn_batch;
 
+// Where sequences keep their states, see StateBatch.
+typedef struct {
+  const int32_t *starts, *lens, *rows; // [seqs+1], [seqs], [seqs]
+  int32_t seqs;
+} kn_states;
+
+// See DeltaRule.
+typedef struct {
+  const float *decay, *bias;
+  int32_t key_heads, value_heads, key_dim, value_dim;
+} kn_delta_rule;
+
 typedef struct {
   int64_t start, len;
   kn_matrix a, b;
@@ -87,6 +99,11 @@ int kn_add(kn_dev *d, kn_tensor x, kn_tensor y);
 int kn_gather(kn_dev *d, kn_tensor out, kn_tensor x, kn_tensor rows);
 int kn_store_kv(kn_dev *d, kn_cache c, kn_tensor k, kn_tensor v, kn_tensor slots);
 int kn_attention(kn_dev *d, kn_tensor out, kn_tensor q, kn_cache c, kn_batch b, int heads, kn_attend how);
+int kn_causal_conv(kn_dev *d, kn_tensor x, kn_tensor w, kn_tensor states, kn_states b);
+int kn_pick_groups(kn_dev *d, kn_tensor out, kn_tensor x, int groups, int from);
+int kn_gated_delta(kn_dev *d, kn_tensor out, kn_tensor qkv, kn_tensor a, kn_tensor b, kn_tensor states, kn_delta_rule r,
+                   kn_states s);
+int kn_gated_rmsnorm(kn_dev *d, kn_tensor out, kn_tensor x, kn_tensor z, kn_tensor w, int heads, float eps);
 // kn_lora_runs returns room for n runs, which kn_lora then takes; NULL: no memory.
 kn_run_lora *kn_lora_runs(kn_dev *d, int64_t n);
 int kn_lora(kn_dev *d, kn_tensor out, kn_tensor x, int64_t n);

@@ -12,6 +12,8 @@
 #include "kv.h"
 #include "elementwise.h"
 #include "attention.h"
+#include "conv.h"
+#include "delta.h"
 #include "lora.h"
 #include "experts.h"
 #include "blocksums.h"
@@ -30,6 +32,10 @@ const kn_ops KN_OPS = {
     .add = add,
     .store_kv = store_kv,
     .attention = attention,
+    .causal_conv = causal_conv,
+    .pick_groups = pick_groups,
+    .gated_delta = gated_delta,
+    .gated_rmsnorm = gated_rmsnorm,
     .lora = lora,
     .matmul_groups = matmul_groups,
     .combine = combine,

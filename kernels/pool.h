@@ -16,6 +16,10 @@ typedef struct {
   int (*add)(kn_dev *, kn_tensor, kn_tensor);
   int (*store_kv)(kn_dev *, kn_cache, kn_tensor, kn_tensor, kn_tensor);
   int (*attention)(kn_dev *, kn_tensor, kn_tensor, kn_cache, kn_batch, int, kn_attend);
+  int (*causal_conv)(kn_dev *, kn_tensor, kn_tensor, kn_tensor, kn_states);
+  int (*pick_groups)(kn_dev *, kn_tensor, kn_tensor, int, int);
+  int (*gated_delta)(kn_dev *, kn_tensor, kn_tensor, kn_tensor, kn_tensor, kn_tensor, kn_delta_rule, kn_states);
+  int (*gated_rmsnorm)(kn_dev *, kn_tensor, kn_tensor, kn_tensor, kn_tensor, int, float);
   int (*lora)(kn_dev *, kn_tensor, kn_tensor, kn_run_lora *, int64_t);
   int (*matmul_groups)(kn_dev *, kn_tensor, kn_tensor, kn_group *, int64_t);
   int (*combine)(kn_dev *, kn_tensor, kn_tensor, kn_tensor, kn_tensor);

@@ -122,7 +122,7 @@ func TestElementwise(t *testing.T) {
 						gateUp.f32(i)[j] = g * float32(math.Pow(10, float64(r.IntN(4))-1)) // up to hundreds
 					}
 				}
-				for _, act := range []Activation{SiLU, GELU, GELUTanh, ReLU, ClampedSwiGLU} {
+				for _, act := range []Activation{SiLU, GELU, GELUTanh, ReLU, ClampedSwiGLU, Sigmoid} {
 					want := r.clone(out)
 					r.ok(GatedMul(r.s, out, gateUp, act))
 					r.ok(refBackend{}.gatedMul(want, gateUp, act))

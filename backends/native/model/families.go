@@ -29,6 +29,17 @@ func mistral(b *builder) {
 	b.preNorm(func(int) (Mixer, FeedForward) { return a, d })
 }
 
+// ministral has a window in the layers that the configuration names.
+func ministral(b *builder) {
+	b.begin()
+	a, d := b.attention(), b.dense()
+	b.rotary(a, 10000)
+	near := *a
+	near.Window = b.window(4096)
+	pick := b.either(a, &near, func(int) bool { return true })
+	b.preNorm(func(i int) (Mixer, FeedForward) { return pick(i), d })
+}
+
 // qwen2 is Qwen2 and Qwen2.5.
 func qwen2(b *builder) {
 	b.begin()
@@ -56,23 +67,37 @@ func (b *builder) qwen(a *Attention, ff FeedForward) {
 	if or(b.c.UseSlidingWindow, false) {
 		near.Window = b.window(4096)
 	}
-	b.preNorm(func(i int) (Mixer, FeedForward) {
-		if b.slides(i, near.Window > 0 && i >= first) {
-			return &near, ff
-		}
-		return a, ff
-	})
+	pick := b.either(a, &near, func(i int) bool { return i >= first })
+	b.preNorm(func(i int) (Mixer, FeedForward) { return pick(i), ff })
 }
 
 // olmo2 normalises what the parts of a layer give instead of what they get, and all heads of queries and keys together.
 func olmo2(b *builder) {
+	a, d := b.olmo()
+	b.rotary(a, 10000)
+	b.postNorm(d, func(int) Mixer { return a })
+}
+
+// olmo3 has a window in three of four layers, which have a rotary table of their own.
+func olmo3(b *builder) {
+	a, d := b.olmo()
+	near := b.rotaries(a, 500000, 500000)
+	pick := b.either(a, near, func(i int) bool { return (i+1)%4 != 0 })
+	b.postNorm(d, func(i int) Mixer { return pick(i) })
+}
+
+func (b *builder) olmo() (*Attention, *Dense) {
 	b.begin()
 	a, d := b.attention(), b.dense()
 	a.QNorm, a.KNorm, a.WholeNorms = "self_attn.q_norm", "self_attn.k_norm", true
 	a.QKVBias, a.OBias = b.attentionBias(), b.attentionBias()
-	b.rotary(a, 10000)
-	b.layers(func(int) LayerSpec {
-		return LayerSpec{Mixer: a, MixerNorm: "post_attention_layernorm", FF: d, FFOutNorm: "post_feedforward_layernorm"}
+	return a, d
+}
+
+// postNorm gives the model layers with OLMo 2's norms.
+func (b *builder) postNorm(ff FeedForward, mixer func(i int) Mixer) {
+	b.layers(func(i int) LayerSpec {
+		return LayerSpec{Mixer: mixer(i), MixerNorm: "post_attention_layernorm", FF: ff, FFOutNorm: "post_feedforward_layernorm"}
 	})
 }
 
@@ -161,49 +186,45 @@ func (b *builder) glm() (*Attention, *Dense) {
 	return a, d
 }
 
+// gemma1 is the first Gemma.
+func gemma1(b *builder) {
+	b.begin()
+	if b.c.HiddenActivation = ""; b.c.HiddenAct == "gelu" { // as it was released; the approximation is meant
+		b.c.HiddenAct = "gelu_pytorch_tanh"
+	}
+	a, d := b.gemma()
+	a.Scale = inverseRoot(a.HeadDim)
+	b.rotary(a, 10000)
+	b.preNorm(func(int) (Mixer, FeedForward) { return a, d })
+}
+
 // gemma2 has a window in every other layer, and bounds scores and logits.
 func gemma2(b *builder) {
 	b.begin()
+	b.c.HiddenAct = b.c.HiddenActivation
 	a, d := b.gemma()
 	a.Softcap = float32(b.key("attn_logit_softcapping", b.c.AttnLogitSoftcapping, 50))
 	b.LogitSoftcap = float32(b.key("final_logit_softcapping", b.c.FinalLogitSoftcapping, 30))
 	b.rotary(a, 10000)
 	near := *a
 	near.Window = b.window(4096)
-	b.sandwich(d, func(i int) Mixer {
-		if b.slides(i, i%2 == 0) {
-			return &near
-		}
-		return a
-	})
+	pick := b.either(a, &near, func(i int) bool { return i%2 == 0 })
+	b.sandwich(d, func(i int) Mixer { return pick(i) })
 }
 
 // gemma3 is Gemma 3's text model: every sixth layer sees all, and has a rotary table of its own.
 func gemma3(b *builder) {
 	b.begin()
+	b.c.HiddenAct = b.c.HiddenActivation
 	a, d := b.gemma()
 	a.QNorm, a.KNorm = "self_attn.q_norm", "self_attn.k_norm"
 	b.LogitSoftcap = float32(or(b.c.FinalLogitSoftcapping, 0))
 	if b.c.AttnLogitSoftcapping != nil { // the reference does not heed it
 		b.bad("attn_logit_softcapping is not supported")
 	}
-	near, c := *a, b.c
-	near.Window, near.Rope = b.window(4096), 1
-	global, local := c.RopeScaling, &checkpoint.RopeParameters{}
-	if p := c.RopeParameters; p != nil {
-		if global, local = p.FullAttention, p.SlidingAttention; global == nil && local == nil {
-			b.bad("rope_parameters: want those of full_attention and sliding_attention")
-		}
-	}
-	b.Ropes = []Rope{b.ropeOf(global, a.HeadDim, cmp.Or(c.RopeTheta, 1e6)),
-		b.ropeOf(local, a.HeadDim, cmp.Or(c.RopeLocalBaseFreq, 10000))}
-	pattern := cmp.Or(c.SlidingWindowPattern, 6)
-	b.sandwich(d, func(i int) Mixer {
-		if b.slides(i, (i+1)%pattern != 0) {
-			return &near
-		}
-		return a
-	})
+	near, pattern := b.rotaries(a, 1e6, cmp.Or(b.c.RopeLocalBaseFreq, 10000)), cmp.Or(b.c.SlidingWindowPattern, 6)
+	pick := b.either(a, near, func(i int) bool { return (i+1)%pattern != 0 })
+	b.sandwich(d, func(i int) Mixer { return pick(i) })
 }
 
 // gemma3Text is the text model of a Gemma 3 that also sees.
@@ -232,7 +253,7 @@ func (b *builder) gemma() (*Attention, *Dense) {
 	b.TiedHead, b.NormOffset = or(c.TieWordEmbeddings, true), 1
 	b.EmbedScale, b.EmbedScaleRounded = math.Sqrt(float64(b.Hidden)), true
 	c.HeadDim = cmp.Or(c.HeadDim, 256)
-	c.HiddenAct = cmp.Or(c.HiddenActivation, "gelu_pytorch_tanh")
+	c.HiddenAct = cmp.Or(c.HiddenAct, "gelu_pytorch_tanh")
 	a, d := b.attention(), b.dense()
 	a.QKVBias, a.OBias = b.attentionBias(), b.attentionBias()
 	a.Scale = float32(1 / math.Sqrt(cmp.Or(c.QueryPreAttnScalar, 256)))
@@ -256,6 +277,30 @@ func (b *builder) preNorm(parts func(i int) (Mixer, FeedForward)) {
 }
 
 func (b *builder) attentionBias() bool { return or(b.c.AttentionBias, false) }
+
+// either is how layer i attends: near if it has a window, as layer_types or else usually says, or a.
+func (b *builder) either(a, near *Attention, usually func(i int) bool) func(i int) *Attention {
+	return func(i int) *Attention {
+		if b.slides(i, near.Window > 0 && usually(i)) {
+			return near
+		}
+		return a
+	}
+}
+
+// rotaries gives the model two rotary tables, one for a and one for what it returns: a with a window. Scaling is a's.
+func (b *builder) rotaries(a *Attention, theta, nearTheta float64) *Attention {
+	near, c := *a, b.c
+	near.Window, near.Rope = b.window(4096), 1
+	all, local := c.RopeScaling, (*checkpoint.RopeParameters)(nil)
+	if p := c.RopeParameters; p != nil {
+		if all, local = p.FullAttention, p.SlidingAttention; all == nil && local == nil {
+			b.bad("rope_parameters: want those of full_attention and sliding_attention")
+		}
+	}
+	b.Ropes = []Rope{b.ropeOf(all, a.HeadDim, cmp.Or(c.RopeTheta, theta)), b.ropeOf(local, a.HeadDim, nearTheta)}
+	return &near
+}
 
 // rotary gives the model one rotary table, which a uses.
 func (b *builder) rotary(a *Attention, theta float64) {

@@ -45,6 +45,33 @@ func TestReference(t *testing.T) {
 	}
 }
 
+// TestDynamicRope: with a limit beyond the checkpoint's the table is the one that the definition gives for a sequence of the
+// limit's length.
+func TestDynamicRope(t *testing.T) {
+	random := rand.New(rand.NewPCG(rand.Uint64(), 0))
+	for range 8 {
+		d := newDecoder(random, "LlamaForCausalLM")
+		for d.rotary(0).dim == 2 { // has no such scaling
+			d = newDecoder(random, "LlamaForCausalLM")
+		}
+		d.config["rope_scaling"] = map[string]any{"rope_type": "dynamic", "factor": 4.0}
+		d.rotary(0).scaling = d.config["rope_scaling"].(map[string]any)
+		for _, n := range []int{50, 64, 65, 130} {
+			ids := make([]int32, n)
+			for p := range ids {
+				ids[p] = random.Int32N(int32(d.vocab))
+			}
+			dev := openDevice(t, "")
+			m := loadModel(t, dev, checkpoint.OpenFS(d.files()), model.Options{DType: model.Float32, MaxLen: n})
+			r := newRig(t, dev, m, 9, model.Limits{MaxTokens: 64, MaxSeqs: 1, MaxLogitRows: 1})
+			s := r.newSeq(ids, "")
+			r.prefill(s, 40)
+			want := d.logits(ids, false)
+			near(t, s.logits, want, 5e-4*max(1, rootMeanSquare(want)), "%d tokens of %+v", n, d.config)
+		}
+	}
+}
+
 // decoder is a model in float64: weights and adapter matrices by their names, row by row.
 type decoder struct {
 	arch    string
@@ -490,6 +517,12 @@ func (r *rotary) frequency(i int) (frequency, amplitude float64) {
 	switch r.scaling["rope_type"] {
 	case "linear":
 		return 2 * math.Pi / (wave * factor), 1
+	case "dynamic": // arXiv:2309.00071, 3.3, with a length of 64 to begin with
+		if stretch := float64(r.tokens) / 64; stretch > 1 {
+			theta := r.theta * math.Pow(factor*stretch-factor+1, float64(r.dim)/float64(r.dim-2))
+			return math.Pow(theta, -float64(2*i)/float64(r.dim)), 1
+		}
+		return 2 * math.Pi / wave, 1
 	case "llama3":
 		switch low, high := number("low_freq_factor"), number("high_freq_factor"); {
 		case wave > original/low:

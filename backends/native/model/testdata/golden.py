@@ -44,6 +44,9 @@ CASES = {
     "mistral": ("Mistral", dict(head_dim=8, sliding_window=20, rope_theta=1000.0)),
     "qwen2-window": ("Qwen2", dict(num_hidden_layers=3, use_sliding_window=True, sliding_window=13, max_window_layers=1,
                                    rope_theta=1000.0)),
+    "ministral": ("Ministral", dict(head_dim=8, sliding_window=13, rope_theta=1000.0,
+                                    layer_types=["full_attention", "sliding_attention"])),
+    "gemma": ("Gemma", dict(hidden_size=24, head_dim=8, tie_word_embeddings=True)),
     "gemma2": ("Gemma2", dict(GEMMA, attn_logit_softcapping=3.0, final_logit_softcapping=2.0)),
     "gemma3": ("Gemma3Text", dict(GEMMA, num_hidden_layers=4, layer_types=None, sliding_window_pattern=3,
                                   rope_parameters=dict(full_attention=dict(rope_type="linear", factor=2.0, rope_theta=1000.0),
@@ -61,6 +64,7 @@ CASES = {
     "granite": ("Granite", dict(embedding_multiplier=3.0, residual_multiplier=0.7, attention_multiplier=0.6,
                                 logits_scaling=1.5, rope_theta=1000.0)),
     "olmo2": ("Olmo2", dict(rope_theta=1000.0)),
+    "olmo3": ("Olmo3", dict(num_hidden_layers=4, sliding_window=16, rope_theta=1000.0, rope_scaling=YARN)),
     "smollm3": ("SmolLM3", dict(num_hidden_layers=3, no_rope_layer_interval=2, rope_theta=1000.0)),
 }
 TOKENS = 60  # of the prompt

@@ -11,13 +11,14 @@ import (
 
 // call is a tool call that is being read. Most of it is about a JSON object with name and arguments.
 type call struct {
-	scan  scanner
-	last  kind
-	raw   []byte // all since the opening mark, until begun
-	mark  int    // bytes of that mark; 0: the call has none
-	again bool   // another call of a list came before
-	comma bool   // and a comma after it
-	xml   xmlState
+	scan   scanner
+	last   kind
+	raw    []byte // all since the opening mark, until begun
+	mark   int    // bytes of that mark; 0: the call has none
+	again  bool   // another call of a list came before
+	comma  bool   // and a comma after it
+	xml    xmlState
+	python pythonState
 
 	key      string // the key last read
 	token    []byte // of the key or value being read, as far as it is needed

@@ -15,6 +15,7 @@ type thinkFormat struct {
 
 // thinkFormats are the families by vLLM's names of their parsers.
 var thinkFormats = map[string]thinkFormat{
+	"seed_oss":    {open: []string{"<seed:think>"}, close: []string{"</seed:think>"}},
 	"qwen3":       {open: []string{openThink}, close: []string{closeThink}},
 	"deepseek_r1": {open: []string{openThink}, close: []string{closeThink}},
 	"glm45":       {open: []string{openThink}, close: []string{closeThink}},
@@ -48,6 +49,7 @@ const (
 	listBody                    // a JSON list of them
 	headerBody                  // a name in some wording, then the arguments as a JSON object
 	xmlBody
+	pythonBody // a list of calls in Python's syntax
 )
 
 // xmlFormat are the marks of a call whose arguments stand one by one between tags.
@@ -66,19 +68,26 @@ var (
 
 // toolFormats are the families by vLLM's names of their parsers, glm4 by LlamaFactory's.
 var toolFormats = map[string]toolFormat{
-	"hermes":         {open: []string{openCall}, after: []string{closeCall}, end: closeCall, bodies: objectBody, args: hermesKeys},
-	"llama3_json":    {open: []string{"<|python_tag|>"}, after: []string{";"}, bodies: objectBody, bare: true, args: anyKeys},
-	"mistral":        {open: []string{"[TOOL_CALLS]"}, bodies: objectBody | listBody | headerBody, args: hermesKeys, header: mistralName, shortID: true},
-	"deepseek_v3":    deepseek,
-	"deepseek_v31":   deepseek,
-	"glm4":           {bodies: headerBody, bare: true, header: lineName},
-	"glm45":          {open: []string{openCall}, after: []string{closeCall}, end: closeCall, bodies: xmlBody, xml: glmXML},
-	"glm47":          {open: []string{openCall}, after: []string{closeCall}, end: closeCall, bodies: xmlBody, xml: glmXML},
-	"qwen3_coder":    {open: []string{openCall}, after: []string{closeCall}, end: closeCall, bodies: xmlBody, xml: qwenXML},
-	"qwen3_xml":      {open: []string{openCall}, after: []string{closeCall}, end: closeCall, bodies: xmlBody, xml: qwenXML},
-	"granite":        {open: []string{"<|tool_call|>", openCall}, after: []string{closeCall}, bodies: objectBody | listBody, args: hermesKeys},
-	"phi4_mini_json": {open: []string{"<|tool_call|>", "functools"}, after: []string{"<|/tool_call|>"}, bodies: objectBody | listBody, args: anyKeys},
-	"openai":         {harmony: true},
+	"hermes":          {open: []string{openCall}, after: []string{closeCall}, end: closeCall, bodies: objectBody, args: hermesKeys},
+	"llama3_json":     {open: []string{"<|python_tag|>"}, after: []string{";"}, bodies: objectBody, bare: true, args: anyKeys},
+	"mistral":         {open: []string{"[TOOL_CALLS]"}, bodies: objectBody | listBody | headerBody, args: hermesKeys, header: mistralName, shortID: true},
+	"deepseek_v3":     deepseek,
+	"deepseek_v31":    deepseek,
+	"glm4":            {bodies: headerBody, bare: true, header: lineName},
+	"glm45":           {open: []string{openCall}, after: []string{closeCall}, end: closeCall, bodies: xmlBody, xml: glmXML},
+	"glm47":           {open: []string{openCall}, after: []string{closeCall}, end: closeCall, bodies: xmlBody, xml: glmXML},
+	"qwen3_coder":     {open: []string{openCall}, after: []string{closeCall}, end: closeCall, bodies: xmlBody, xml: qwenXML},
+	"qwen3_xml":       {open: []string{openCall}, after: []string{closeCall}, end: closeCall, bodies: xmlBody, xml: qwenXML},
+	"granite":         {open: []string{"<|tool_call|>", openCall}, after: []string{closeCall}, bodies: objectBody | listBody, args: hermesKeys},
+	"phi4_mini_json":  {open: []string{"<|tool_call|>", "functools"}, after: []string{"<|/tool_call|>"}, bodies: objectBody | listBody, args: anyKeys},
+	"pythonic":        {bodies: pythonBody, bare: true},
+	"llama4_pythonic": {open: []string{"<|python_start|>"}, after: []string{"<|python_end|>"}, bodies: pythonBody, bare: true},
+	"lfm2":            {open: []string{"<|tool_call_start|>"}, after: []string{"<|tool_call_end|>"}, bodies: pythonBody},
+	"seed_oss": {open: []string{"<seed:tool_call>"}, after: []string{"</seed:tool_call>"}, end: "</seed:tool_call>",
+		bodies: xmlBody, xml: qwenXML},
+	"minimax_m2": {open: []string{"<minimax:tool_call>\n" + invoke, "<minimax:tool_call>" + invoke, invoke},
+		after: []string{"</minimax:tool_call>"}, end: "</minimax:tool_call>", bodies: xmlBody, xml: invokeXML},
+	"openai": {harmony: true},
 }
 
 var deepseek = toolFormat{
@@ -93,6 +102,11 @@ var glmXML = &xmlFormat{nameEnd: []string{"\n", "<arg_key>", closeCall}, key: "<
 
 var qwenXML = &xmlFormat{name: "<function=", nameEnd: []string{">"}, key: "<parameter=", keyEnd: ">", valueEnd: "</parameter>",
 	end: "</function>", trim: true}
+
+const invoke = `<invoke name="`
+
+var invokeXML = &xmlFormat{nameEnd: []string{`">`}, key: `<parameter name="`, keyEnd: `">`, valueEnd: "</parameter>", end: "</invoke>",
+	trim: true}
 
 // ToolFormats and ReasoningFormats are the names that ParserConfig takes.
 func ToolFormats() []string      { return slices.Sorted(maps.Keys(toolFormats)) }
@@ -217,6 +231,8 @@ func DetectFormats(source string) (reasoning, tools string) {
 		reasoning = "mistral"
 	case has("Here is my thought process:"):
 		reasoning = "granite"
+	case has("</seed:think>"):
+		reasoning = "seed_oss"
 	case has(closeThink) && has("<｜"):
 		reasoning = "deepseek_r1"
 	case has(closeThink) && has("<arg_key>"):
@@ -243,6 +259,14 @@ func DetectFormats(source string) (reasoning, tools string) {
 		tools = "hermes"
 	case has("<|python_tag|>"), has("<|start_header_id|>") && has(`"parameters"`), has("<|header_start|>") && has(`"parameters"`):
 		tools = "llama3_json"
+	case has("<|tool_call_start|>"):
+		tools = "lfm2"
+	case has("<seed:tool_call>"):
+		tools = "seed_oss"
+	case has("<minimax:tool_call>"):
+		tools = "minimax_m2"
+	case has("<|header_start|>") && has("func_name1("):
+		tools = "llama4_pythonic"
 	case has("<|observation|>"):
 		tools = "glm4"
 	}

@@ -92,6 +92,7 @@ const (
 	inHeader              // the text before the arguments
 	inArgs                // the arguments, a JSON object
 	inXML                 // see xml.go
+	inPython              // see python.go
 	inList                // between the objects of a list
 	afterCall             // awaits what may follow a call
 	badCall               // awaits the mark that ends it, passes all else on as arguments
@@ -151,7 +152,7 @@ func (p *Parser) Close() []Delta {
 		}
 	case content:
 		p.showPart()
-	case beforeBody, inHeader:
+	case beforeBody, inHeader, inPython:
 		p.show(string(p.call.raw))
 	case inCall:
 		if p.settle() {
@@ -217,6 +218,8 @@ func (p *Parser) step(c byte) {
 		p.stepArgs(c)
 	case inXML:
 		p.stepXML(c)
+	case inPython:
+		p.stepPython(c)
 	case inList:
 		p.stepList(c)
 	case afterCall:
@@ -350,6 +353,9 @@ func (p *Parser) beginCall(mark []byte) {
 // beginBare takes the first byte of a call without a mark.
 func (p *Parser) beginBare(c byte) bool {
 	switch {
+	case c == '[' && p.tool.bodies&pythonBody != 0:
+		p.state, p.call, p.list = inPython, &call{}, false
+		p.stepPython(c)
 	case isSpace(c) || c == '{' && p.tool.bodies&objectBody == 0 || c != '{' && p.tool.bodies&headerBody == 0:
 		return false
 	case c == '{':
@@ -372,6 +378,9 @@ func (p *Parser) stepBody(c byte) {
 	case c == '{' && has(objectBody):
 		p.state = inCall
 		p.stepCall(c)
+	case c == '[' && has(pythonBody):
+		p.state = inPython
+		p.stepPython(c)
 	case c == '[' && has(listBody):
 		t.raw = append(t.raw, c)
 		p.state, p.list = inList, true

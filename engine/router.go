@@ -23,6 +23,8 @@ var (
 	_ Tokenizer = (*Router)(nil)
 	_ Statser   = (*Router)(nil)
 	_ Forwarder = (*Router)(nil)
+	_ Embedder  = (*Router)(nil)
+	_ Scorer    = (*Router)(nil)
 
 	_ AdapterManager = (*Router)(nil)
 )
@@ -205,4 +207,28 @@ func (r *Router) UnloadAdapter(ctx context.Context, name string) error {
 		return err
 	}
 	return m.UnloadAdapter(ctx, name)
+}
+
+// Embed asks the engine that serves req's model, if that makes embeddings.
+func (r *Router) Embed(ctx context.Context, req *EmbedRequest) (*Embedding, error) {
+	e, err := r.find(req.Model)
+	if err != nil {
+		return nil, err
+	}
+	if m, ok := e.(Embedder); ok {
+		return m.Embed(ctx, req)
+	}
+	return nil, BadField("model", "the model '%s' makes no embeddings", req.Model)
+}
+
+// Score asks the engine that serves req's model, if that scores.
+func (r *Router) Score(ctx context.Context, req *ScoreRequest) (*Scores, error) {
+	e, err := r.find(req.Model)
+	if err != nil {
+		return nil, err
+	}
+	if m, ok := e.(Scorer); ok {
+		return m.Score(ctx, req)
+	}
+	return nil, BadField("model", "the model '%s' does not score texts", req.Model)
 }

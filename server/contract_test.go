@@ -51,6 +51,12 @@ var answerTypes = map[string]any{
 	"/v1/models/{model}":   openapi.Model{},
 	"/tokenize":            openapi.TokenizeResponse{},
 	"/detokenize":          openapi.DetokenizeResponse{},
+	"/v1/embeddings":       openapi.EmbeddingList{},
+	"/v1/rerank":           openapi.Ranking{},
+	"/v2/rerank":           openapi.Ranking{},
+	"/rerank":              openapi.Ranking{},
+	"/v1/score":            openapi.ScoreList{},
+	"/score":               openapi.ScoreList{},
 }
 
 // call sends a request through the whole server and holds the exchange to the contract: a request that is served must
@@ -262,6 +268,10 @@ var schemaTypes = map[string]any{
 	"CompletionTokensDetails": openapi.CompletionTokensDetails{}, "ModelList": openapi.ModelList{},
 	"Model": openapi.Model{}, "TokenizeResponse": openapi.TokenizeResponse{},
 	"DetokenizeResponse": openapi.DetokenizeResponse{}, "ErrorResponse": openapi.ErrorResponse{}, "Error": openapi.Error{},
+	"EmbeddingRequest": openapi.EmbeddingRequest{}, "RerankRequest": openapi.RerankRequest{},
+	"ScoreRequest": openapi.ScoreRequest{}, "Document": openapi.Document{}, "EmbeddingList": openapi.EmbeddingList{},
+	"Embedding": openapi.Embedding{}, "PoolingUsage": openapi.PoolingUsage{}, "Ranking": openapi.Ranking{},
+	"Ranked": openapi.Ranked{}, "ScoreList": openapi.ScoreList{}, "Score": openapi.Score{},
 }
 
 // refusedFields are the properties of a schema that allow null alone and that no Go field holds.
@@ -315,6 +325,7 @@ func TestTypesAreThoseOfTheContract(t *testing.T) {
 func TestOpenAIParametersAreDescribed(t *testing.T) {
 	for name, params := range map[string]any{
 		"ChatCompletionRequest": openai.ChatCompletionNewParams{}, "CompletionRequest": openai.CompletionNewParams{},
+		"EmbeddingRequest": openai.EmbeddingNewParams{},
 	} {
 		known := spec().Components.Schemas[name].Value.Properties
 		for f := range reflect.TypeOf(params).Fields() {

@@ -43,6 +43,10 @@ func (s *Server) forward(w http.ResponseWriter, r *http.Request) {
 		s.writeError(w, r, err)
 		return
 	}
+	s.forwardBody(w, r, body)
+}
+
+func (s *Server) forwardBody(w http.ResponseWriter, r *http.Request, body []byte) {
 	var named struct {
 		Model string `json:"model"`
 	}

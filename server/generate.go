@@ -72,6 +72,7 @@ type generation struct {
 	started time.Time
 	failed  *engine.Error
 	left    bool // the dialect stopped ranging: the client is gone
+	pooled  bool // nothing is generated: texts become numbers
 
 	choices    []choiceAccount
 	firstToken time.Time
@@ -198,17 +199,21 @@ func (g *generation) unfinished(reason string) {
 
 func (g *generation) complete(now time.Time) {
 	m, longest := g.m, 0
+	m.promptHist.Observe(float64(g.usage.Prompt))
+	m.e2e.Observe(now.Sub(g.started).Seconds())
+	if g.pooled {
+		m.success["stop"].Inc()
+		return
+	}
 	for i := range g.choices {
 		longest = max(longest, g.choices[i].tokens)
 	}
 	m.cachedTokens.Add(float64(g.usage.Cached))
-	m.promptHist.Observe(float64(g.usage.Prompt))
 	m.maxGenerationHist.Observe(float64(longest))
 	m.paramN.Observe(float64(len(g.choices)))
 	if mt := g.req.Sampling.MaxTokens; mt != nil {
 		m.paramMaxTokens.Observe(float64(*mt))
 	}
-	m.e2e.Observe(now.Sub(g.started).Seconds())
 	if t := g.timing; t != nil {
 		observeBetween(m.queue, t.Arrived, t.Scheduled)
 		observeBetween(m.prefill, t.Scheduled, t.FirstToken)

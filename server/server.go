@@ -203,6 +203,13 @@ func (s *Server) routes() *chi.Mux {
 		r.Use(s.jsonBody)
 		r.Post("/v1/chat/completions", s.chatCompletions)
 		r.Post("/v1/completions", s.completions)
+		r.Post("/v1/embeddings", s.pooling(s.embeddings))
+		for _, path := range []string{"/v1/rerank", "/v2/rerank", "/rerank"} {
+			r.Post(path, s.pooling(s.rerank))
+		}
+		for _, path := range []string{"/v1/score", "/score"} {
+			r.Post(path, s.pooling(s.scores))
+		}
 		r.Post("/tokenize", s.tokenize)
 		r.Post("/detokenize", s.detokenize)
 		r.Post("/v1/load_lora_adapter", s.loadAdapter)

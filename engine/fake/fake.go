@@ -29,13 +29,17 @@ type Engine struct {
 	ModelList []engine.Model
 	Scripts   map[string]Script // by model id
 	StatList  []engine.Stats
+	// PoolingGate, if there is one, is what Embed and Score wait for.
+	PoolingGate <-chan struct{}
 
 	mu       sync.Mutex
-	requests []*engine.Request // guarded by mu
-	running  int               // guarded by mu
-	canceled int               // guarded by mu
-	closed   bool              // guarded by mu
-	idle     chan struct{}     // closed when running falls to zero after Close; guarded by mu
+	requests []*engine.Request      // guarded by mu
+	embeds   []*engine.EmbedRequest // guarded by mu
+	scored   []*engine.ScoreRequest // guarded by mu
+	running  int                    // guarded by mu
+	canceled int                    // guarded by mu
+	closed   bool                   // guarded by mu
+	idle     chan struct{}          // closed when running falls to zero after Close; guarded by mu
 }
 
 var (

@@ -159,7 +159,12 @@ func (c *child) once() (wasUp bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	guard := guardGroup(cmd.Process.Pid)
+	guard, err := guardGroup(cmd.Process.Pid)
+	if err != nil {
+		guard = func() {}
+		c.e.cfg.Log.Warn().Str("model", c.e.pool.model).Err(err).
+			Msg("nothing watches over the model's server: what it starts may outlive this program if that is killed")
+	}
 	exited := make(chan struct{})
 	var waitErr error
 	watch := make(chan struct{})
@@ -380,10 +385,10 @@ func (c *child) endError(cmd *exec.Cmd, waitErr error, wasUp bool) error {
 // guardGroup starts a process that kills the group when we end in whatever way: it waits for the end of a pipe that only we
 // hold. Pdeathsig alone ends the first process, and what that had started would live on and hold the GPU's memory (vllm
 // issue 55510). The function returned ends the guard.
-func guardGroup(pid int) (end func()) {
+func guardGroup(pid int) (end func(), err error) {
 	read, write, err := os.Pipe()
 	if err != nil {
-		return func() {}
+		return nil, err
 	}
 	guard := exec.Command("/bin/sh", "-c", `read line; test "$line" = end || kill -KILL -"$0"`, strconv.Itoa(pid))
 	guard.Stdin = read
@@ -393,13 +398,13 @@ func guardGroup(pid int) (end func()) {
 	read.Close()
 	if err != nil {
 		write.Close()
-		return func() {}
+		return nil, err
 	}
 	return func() {
-		_, _ = write.WriteString("end\n")
+		_, _ = write.WriteString("end\n") // fails if somebody ended the guard
 		write.Close()
-		_ = guard.Wait()
-	}
+		_ = guard.Wait() // it says nothing that matters now
+	}, nil
 }
 
 // passed are the variables that a server may need, by name or by what a name begins with.

@@ -12,6 +12,7 @@ import (
 	"net/http/httptrace"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -30,6 +31,7 @@ const (
 	writeBuffer   = 16 << 10 // a usual request in one piece
 	readBuffer    = 8 << 10
 	maxErrorBytes = 64 << 10
+	maxRetryAfter = 3600     // seconds
 	maxInfoBytes  = 16 << 20 // of lists of models and metrics
 )
 
@@ -218,7 +220,11 @@ func (r *replica) post(ctx context.Context, e *encoded, model string, a *answer)
 		if err != nil {
 			return &brokenError{err}
 		}
-		return upstreamError(resp.StatusCode, body)
+		refused := upstreamError(resp.StatusCode, body)
+		if n, err := strconv.Atoi(resp.Header.Get("Retry-After")); err == nil && n > 0 && refused.RetryAfter > 0 {
+			refused.RetryAfter = time.Duration(min(n, maxRetryAfter)) * time.Second
+		}
+		return refused
 	}
 	if strings.HasPrefix(resp.Header.Get("Content-Type"), "text/event-stream") {
 		err = a.stream(resp.Body, r.alive)

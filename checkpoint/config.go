@@ -41,6 +41,14 @@ type Config struct {
 	NoRopeLayerInterval  int      `json:"no_rope_layer_interval"`
 	Bidirectional        bool     `json:"use_bidirectional_attention"`
 
+	// Layers of linear attention.
+	FullAttentionInterval *int `json:"full_attention_interval"`
+	LinearConvKernelDim   *int `json:"linear_conv_kernel_dim"`
+	LinearKeyHeadDim      *int `json:"linear_key_head_dim"`
+	LinearValueHeadDim    *int `json:"linear_value_head_dim"`
+	LinearNumKeyHeads     *int `json:"linear_num_key_heads"`
+	LinearNumValueHeads   *int `json:"linear_num_value_heads"`
+
 	// What some families scale or bound.
 	QueryPreAttnScalar    float64  `json:"query_pre_attn_scalar"`
 	AttnLogitSoftcapping  *float64 `json:"attn_logit_softcapping"`

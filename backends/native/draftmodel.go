@@ -269,6 +269,9 @@ func (e *Engine) loadDraft() error {
 	if err != nil {
 		return err
 	}
+	if spec.StateBytes() > 0 {
+		return fmt.Errorf("%s cannot be a draft model: its state cannot forget what was guessed", spec.Arch)
+	}
 	if err := e.sameVocabulary(ck, spec); err != nil {
 		return err
 	}

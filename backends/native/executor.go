@@ -57,7 +57,7 @@ func (x *executor) fill(plan sched.Plan) {
 	b := &x.batch
 	b.Tokens, b.Positions, b.Slots = b.Tokens[:0], b.Positions[:0], b.Slots[:0]
 	b.SeqLens, b.BlockTables, b.Long = b.SeqLens[:0], b.BlockTables[:0], b.Long[:0]
-	b.Runs, b.LogitRows = b.Runs[:0], b.LogitRows[:0]
+	b.States, b.Runs, b.LogitRows = b.States[:0], b.Runs[:0], b.LogitRows[:0]
 	b.QueryStarts = append(b.QueryStarts[:0], 0)
 	for _, it := range plan.Items {
 		start := len(b.Tokens)
@@ -72,6 +72,7 @@ func (x *executor) fill(plan sched.Plan) {
 		b.SeqLens = append(b.SeqLens, int32(end))
 		b.BlockTables = append(b.BlockTables, it.Blocks)
 		b.Long = append(b.Long, it.Seq.Long)
+		b.States = append(b.States, it.Seq.State)
 		for i := it.LogitsFrom; i < it.NumRows(); i++ {
 			b.LogitRows = append(b.LogitRows, int32(start+i))
 		}

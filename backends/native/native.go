@@ -40,7 +40,8 @@ type Engine struct {
 	stopTokens  []int32
 	stopStrings []string
 	maxLen      int
-	vocab       int // tokens that may be sampled: the tokenizer's, without the padding of the model's rows
+	stateful    bool // the model keeps states: see sched.Config.States
+	vocab       int  // tokens that may be sampled: the tokenizer's, without the padding of the model's rows
 	// The formats of the model's answers, "" for none.
 	reasoning, tools string
 	marks            map[string]map[int32]bool // control tokens that those formats are told by, by the format of tools
@@ -124,6 +125,10 @@ func (e *Engine) load() error {
 	spec, err := model.NewSpec(cfg)
 	if err != nil {
 		return err
+	}
+	if e.stateful = spec.StateBytes() > 0; e.stateful && e.opts.SpeculativeMethod != "none" {
+		return fmt.Errorf("speculative_method: %q is not possible with %s, whose state cannot forget a wrong guess",
+			e.opts.SpeculativeMethod, spec.Arch)
 	}
 	if e.opts.RopeScaling != "none" {
 		if err := spec.ScaleRope(e.opts.RopeScaling); err != nil {
@@ -242,6 +247,9 @@ func (e *Engine) startRunner() error {
 		return err
 	}
 	e.own(e.kv.Close)
+	if err := e.model.AddStates(e.kv, e.opts.MaxNumSeqs); err != nil {
+		return err
+	}
 	vocab := e.model.VocabSize()
 	promptLogits := max(1, min(e.opts.MaxBatchedTokens, promptLogitBytes/(4*vocab)))
 	limits := model.Limits{
@@ -262,7 +270,8 @@ func (e *Engine) startRunner() error {
 		BlockSize:        BlockSize,
 		NumBlocks:        blocks,
 		MaxLen:           e.maxLen,
-		PrefixCache:      !e.opts.NoPrefixCache,
+		PrefixCache:      !e.opts.NoPrefixCache && !e.stateful,
+		States:           e.stateful,
 		SwitchLen:        e.model.SwitchLen(),
 	})
 	if err != nil {
@@ -285,11 +294,16 @@ func (e *Engine) numBlocks() (int, error) {
 		per += e.draft.KVBytesPerBlock(BlockSize)
 	}
 	perSeq := int64(e.maxLen+BlockSize-1) / BlockSize
+	states := e.model.Spec().StateBytes() * int64(e.opts.MaxNumSeqs)
 	blocks := perSeq * int64(e.opts.MaxNumSeqs)
 	if e.opts.KVCacheBytes > 0 {
 		blocks = e.opts.KVCacheBytes / per
 	} else if have := e.opts.MemoryBytes; have > 0 {
-		blocks = min(blocks, max(0, have-e.device.Allocated())/2/per)
+		blocks = min(blocks, max(0, have-e.device.Allocated()-states)/2/per)
+	}
+	if left := e.opts.MemoryBytes - e.device.Allocated(); e.opts.MemoryBytes > 0 && states > left {
+		return 0, fmt.Errorf("the states of %d sequences need %d MiB, %d MiB more than there is: give max_num_seqs less",
+			e.opts.MaxNumSeqs, (states+1<<20-1)>>20, (states-left+1<<20-1)>>20)
 	}
 	if blocks < perSeq {
 		return 0, fmt.Errorf("the KV cache holds %d blocks, but one sequence of %d tokens needs %d (%d MiB): "+

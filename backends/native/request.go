@@ -66,6 +66,10 @@ func (e *Engine) build(ctx context.Context, req *engine.Request, ad *adapter.Ada
 	if bad != nil {
 		return nil, bad
 	}
+	if ahead > 0 && e.stateful {
+		return nil, engine.BadField("speculative_tokens", "speculative_tokens is %d, but this model cannot guess ahead: its state "+
+			"cannot forget a wrong guess", ahead)
+	}
 	n := max(1, req.Sampling.N)
 	if n > e.opts.MaxQueue {
 		return nil, engine.BadField("n", "n is %d, but at most %d sequences may wait on this server", n, e.opts.MaxQueue)

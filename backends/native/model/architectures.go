@@ -27,6 +27,10 @@ var architectures = map[string]func(*builder){
 	"Qwen2ForCausalLM":               qwen2,
 	"Qwen3ForCausalLM":               qwen3,
 	"SmolLM3ForCausalLM":             smolLM3,
+
+	// With linear attention: delta.go.
+	"Qwen3_5ForCausalLM":              qwen35,
+	"Qwen3_5ForConditionalGeneration": qwen35Text,
 }
 
 // Architectures lists those that load, by the name in config.json.

@@ -12,6 +12,7 @@ type Attention struct {
 	O            string
 	QNorm, KNorm string // RMS norms of queries and keys, "" for none
 	WholeNorms   bool   // these take all heads together, not each on its own
+	Gated        bool   // the projection of queries gives each head a gate too, which the sigmoid of multiplies its result
 	Sinks        string // a score per head that takes part in the softmax's sum only, "" for none
 
 	Heads, KVHeads, HeadDim int
@@ -62,12 +63,20 @@ func (a *Attention) endQ() int { return a.Heads * a.HeadDim }
 func (a *Attention) endK() int { return a.endQ() + a.KVHeads*a.HeadDim }
 func (a *Attention) endV() int { return a.endK() + a.KVHeads*a.HeadDim }
 
+// gates is the number of columns of all heads' gates.
+func (a *Attention) gates() int {
+	if a.Gated {
+		return a.endQ()
+	}
+	return 0
+}
+
 func (a *Attention) projections(s *Spec) []projection {
 	if len(a.QKV) == 1 {
 		return []projection{{a.QKV[0], a.endV(), s.Hidden, a.QKVBias}}
 	}
 	kv := a.KVHeads * a.HeadDim
-	return []projection{{a.QKV[0], a.endQ(), s.Hidden, a.QKVBias}, {a.QKV[1], kv, s.Hidden, a.QKVBias},
+	return []projection{{a.QKV[0], a.endQ() + a.gates(), s.Hidden, a.QKVBias}, {a.QKV[1], kv, s.Hidden, a.QKVBias},
 		{a.QKV[2], kv, s.Hidden, a.QKVBias}}
 }
 
@@ -90,7 +99,11 @@ func (a *Attention) tensors(*Spec) (list []tensor) {
 func (a *Attention) cache() cacheDims { return cacheDims{a.KVHeads, a.HeadDim, a.HeadDim} }
 
 func (a *Attention) scratch(_ *Spec, _ kernels.DType, tokens int) []plan {
-	return []plan{{kernels.F32, tokens, a.endV()}}
+	list := []plan{{kernels.F32, tokens, a.endV()}}
+	if a.Gated { // what is projected, and beside each other the gates and what they multiply
+		list = append(list, plan{kernels.F32, tokens, a.endV() + a.gates()}, plan{kernels.F32, tokens, 2 * a.gates()})
+	}
+	return list
 }
 
 // attention is an Attention's weights.
@@ -114,7 +127,7 @@ func (a *Attention) load(l *partLoader) mixer {
 func (a *attention) mix(p pass, out, h kernels.Tensor) error {
 	step, c := &p.w.step, p.w.kv.layers[p.layer]
 	qkv := p.tmp[0].RowRange(0, p.n)
-	if err := p.project(qkv, h, &a.qkv); err != nil {
+	if err := a.project(p, qkv, h); err != nil {
 		return err
 	}
 	q, k, v := qkv.Columns(0, a.endQ()), qkv.Columns(a.endQ(), a.endK()), qkv.Columns(a.endK(), a.endV())
@@ -136,8 +149,31 @@ func (a *attention) mix(p pass, out, h kernels.Tensor) error {
 	if err := kernels.StoreKV(p.s, c, k, v, step.slots); err != nil || p.cacheOnly {
 		return err
 	}
-	return kernels.PagedAttention(p.s, out, q, c, step.attention, a.Heads,
+	result := out
+	if a.Gated {
+		result = p.tmp[2].Columns(a.gates(), 2*a.gates()).RowRange(0, p.n)
+	}
+	err := kernels.PagedAttention(p.s, result, q, c, step.attention, a.Heads,
 		kernels.AttentionOptions{Scale: a.Scale, Window: a.Window, Softcap: a.Softcap, Sinks: a.sinks})
+	if err != nil || !a.Gated {
+		return err
+	}
+	return kernels.GatedMul(p.s, out, p.tmp[2].RowRange(0, p.n), kernels.Sigmoid)
+}
+
+// project computes queries, keys and values, side by side, and puts gates into their place.
+func (a *attention) project(p pass, qkv, h kernels.Tensor) error {
+	if !a.Gated {
+		return p.project(qkv, h, &a.qkv)
+	}
+	all, gates := p.tmp[1].RowRange(0, p.n), p.tmp[2].RowRange(0, p.n).Columns(0, a.gates())
+	if err := p.project(all, h, &a.qkv); err != nil {
+		return err
+	}
+	heads, kv := all.Columns(0, 2*a.endQ()), all.Columns(2*a.endQ(), all.Cols) // a query and a gate of each head
+	return errors.Join(kernels.PickGroups(p.s, qkv.Columns(0, a.endQ()), heads, a.Heads, 0),
+		kernels.PickGroups(p.s, gates, heads, a.Heads, a.HeadDim),
+		kernels.PickGroups(p.s, qkv.Columns(a.endQ(), a.endV()), kv, 1, 0))
 }
 
 // norm normalises queries or keys in place.

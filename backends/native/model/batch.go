@@ -15,6 +15,7 @@ type Batch struct {
 	QueryStarts []int32   // [S+1] sequence s has the rows QueryStarts[s] to QueryStarts[s+1]
 	SeqLens     []int32   // [S] tokens of the sequence in the cache after this step
 	BlockTables [][]int32 // [S] the sequence's blocks in order, enough for SeqLens[s]
+	States      []int32   // [S] row of the sequence's state, none twice; nil where the model keeps none (Spec.StateBytes)
 	Long        []bool    // [S] where Model.SwitchLen is not 0: the sequence has more tokens, and had all along; nil: none
 	Runs        []Run     // rows that use an adapter, ascending and apart; all others use the base
 	LogitRows   []int32   // rows whose logits, or hidden states, are wanted, strictly ascending
@@ -54,7 +55,25 @@ func (w *Workspace) check(b *Batch) error {
 			return err
 		}
 	}
+	if err := w.checkStates(b); err != nil {
+		return err
+	}
 	return w.checkRuns(b)
+}
+
+// checkStates refuses rows that do not exist or that two sequences would write at once.
+func (w *Workspace) checkStates(b *Batch) error {
+	if w.kv.numStates == 0 {
+		return nil
+	}
+	clear(w.taken)
+	for s, row := range b.States {
+		if row < 0 || int(row) >= w.kv.numStates || w.taken[row] {
+			return badBatch("sequence %d: state %d of %d, or another's", s, row, w.kv.numStates)
+		}
+		w.taken[row] = true
+	}
+	return nil
 }
 
 func (w *Workspace) checkSizes(b *Batch) error {
@@ -69,6 +88,8 @@ func (w *Workspace) checkSizes(b *Batch) error {
 	case len(b.Positions) != t || len(b.Slots) != t || len(b.QueryStarts) != s+1 || len(b.BlockTables) != s:
 		return badBatch("%d tokens with %d positions and %d slots, %d sequences with %d starts and %d block tables",
 			t, len(b.Positions), len(b.Slots), s, len(b.QueryStarts), len(b.BlockTables))
+	case w.kv.numStates > 0 && len(b.States) != s:
+		return badBatch("%d sequences with %d states", s, len(b.States))
 	case b.Long != nil && len(b.Long) != s:
 		return badBatch("%d sequences, %d of them long or not", s, len(b.Long))
 	case b.QueryStarts[0] != 0 || int(b.QueryStarts[s]) != t:

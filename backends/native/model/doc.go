@@ -9,6 +9,7 @@
 // own with two types: what it is, as data (its sizes, the names of its tensors), and its weights, which compute:
 //
 //	Mixer        Attention                attention.go
+//	             DeltaNet                 delta.go
 //	FeedForward  Dense                    dense.go
 //
 // A new kind implements Mixer and mixer, or FeedForward and feedForward (parts.go); nothing else knows the kinds. It lists

@@ -55,15 +55,16 @@ func readCases(t testing.TB) []oneCase {
 
 // rig is a loaded model with a cache and a workspace, and what a scheduler would do for them.
 type rig struct {
-	t      testing.TB
-	dev    *kernels.Device
-	stream *kernels.Stream
-	model  *model.Model
-	kv     *model.KV
-	ws     *model.Workspace
-	limits model.Limits
-	free   []int32 // blocks, in random order
-	loras  map[string]*model.LoRA
+	t          testing.TB
+	dev        *kernels.Device
+	stream     *kernels.Stream
+	model      *model.Model
+	kv         *model.KV
+	ws         *model.Workspace
+	limits     model.Limits
+	free       []int32 // blocks, in random order
+	freeStates []int32
+	loras      map[string]*model.LoRA
 }
 
 const blockSize = 16
@@ -135,11 +136,17 @@ func newRig(t testing.TB, dev *kernels.Device, m *model.Model, blocks int, limit
 		t.Fatal(err)
 	}
 	r.cleanup("kv", r.kv.Close)
+	if err := m.AddStates(r.kv, 2*limits.MaxSeqs); err != nil {
+		t.Fatal(err)
+	}
 	if r.ws, err = m.NewWorkspace(r.kv, limits); err != nil {
 		t.Fatal(err)
 	}
 	r.cleanup("workspace", r.ws.Close)
 	r.shuffle(1)
+	for _, row := range rand.Perm(2 * limits.MaxSeqs) {
+		r.freeStates = append(r.freeStates, int32(row))
+	}
 	return r
 }
 
@@ -166,6 +173,7 @@ type seq struct {
 	computed int
 	long     bool // it has, or will have, more tokens than Model.SwitchLen
 	blocks   []int32
+	states   []int32   // the row of its state, once it has one
 	logits   []float32 // of the last row asked for
 }
 
@@ -208,6 +216,10 @@ func (r *rig) step(items ...item) {
 		b.SeqLens = append(b.SeqLens, int32(it.computed))
 		b.BlockTables = append(b.BlockTables, it.blocks)
 		b.Long = append(b.Long, it.long)
+		if len(it.states) == 0 {
+			it.states, r.freeStates = r.freeStates[:1:1], r.freeStates[1:]
+		}
+		b.States = append(b.States, it.states...)
 		if it.computed == len(it.ids) {
 			b.LogitRows = append(b.LogitRows, int32(len(b.Tokens)-1))
 			wants = append(wants, it.seq)
@@ -237,7 +249,8 @@ func (r *rig) step(items ...item) {
 // release gives a sequence's blocks back.
 func (r *rig) release(s *seq) {
 	r.free = append(r.free, s.blocks...)
-	s.blocks = nil
+	r.freeStates = append(r.freeStates, s.states...)
+	s.blocks, s.states = nil, nil
 }
 
 // prefill computes all known tokens, chunk at a time.

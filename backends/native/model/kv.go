@@ -7,11 +7,15 @@ import (
 	"pagoda/kernels"
 )
 
-// KV is the KV cache of all layers: numBlocks blocks, each of blockSize tokens.
+// KV is what layers keep of sequences: a cache of keys and values, numBlocks blocks, each of blockSize tokens, and where
+// layers have them the states of numStates sequences.
 type KV struct {
-	layers               []kernels.KVCache // without buffers where the layer has none
+	layers               []kernels.KVCache  // without buffers where the layer has none
+	states               [][]kernels.Tensor // by layer, F32 [numStates, elements]
+	stateBuffers         []*kernels.Buffer
 	dtype                kernels.DType
 	numBlocks, blockSize int
+	numStates            int
 	bytes                int64
 }
 
@@ -41,6 +45,30 @@ func (m *Model) NewKV(numBlocks, blockSize int) (*KV, error) {
 	return kv, nil
 }
 
+// AddStates allocates the states of n sequences, if the model keeps any. It must come before NewWorkspace.
+func (m *Model) AddStates(kv *KV, n int) error {
+	if m.spec.StateBytes() == 0 {
+		return nil
+	}
+	if n < 1 || kv.numStates > 0 {
+		return fmt.Errorf("states of %d sequences beside those of %d", n, kv.numStates)
+	}
+	kv.states = make([][]kernels.Tensor, len(m.spec.Layers))
+	for i, l := range m.spec.Layers {
+		for _, elements := range l.states() {
+			b, err := m.dev.Alloc(n * elements * kernels.F32.Size())
+			if err != nil {
+				return fmt.Errorf("states of %d sequences: %w", n, err)
+			}
+			kv.stateBuffers = append(kv.stateBuffers, b)
+			kv.states[i] = append(kv.states[i], kernels.NewTensor(b, 0, kernels.F32, n, elements))
+		}
+	}
+	kv.numStates = n
+	kv.bytes += int64(n) * m.spec.StateBytes()
+	return nil
+}
+
 // NumBlocks is the number of blocks.
 func (kv *KV) NumBlocks() int { return kv.numBlocks }
 
@@ -61,6 +89,9 @@ func (kv *KV) Close() error {
 			errs = append(errs, c.Close())
 		}
 	}
-	kv.layers = nil
+	for _, b := range kv.stateBuffers {
+		errs = append(errs, b.Close())
+	}
+	kv.layers, kv.states, kv.stateBuffers = nil, nil, nil
 	return errors.Join(errs...)
 }

@@ -48,6 +48,20 @@ type feedForward interface {
 // cacheDims are the sizes of a layer's KV cache; no heads: it has none.
 type cacheDims struct{ heads, keyDim, valueDim int }
 
+// stateful is a Mixer that keeps a state of each sequence, which is as large however long the sequence is.
+type stateful interface {
+	// states are the sizes of its parts, in float32 elements.
+	states() []int
+}
+
+// states are the sizes of what the layer keeps of each sequence.
+func (l LayerSpec) states() []int {
+	if m, ok := l.Mixer.(stateful); ok {
+		return m.states()
+	}
+	return nil
+}
+
 // plan is a tensor to allocate.
 type plan struct {
 	dtype      kernels.DType

@@ -98,5 +98,16 @@ func (s *Spec) KVBytesPerBlock(o Options, blockSize int) (bytes int64) {
 	return bytes
 }
 
+// StateBytes is the memory of what layers keep of a sequence beside keys and values; 0: they keep nothing. It is a function
+// of all tokens so far: what was computed cannot be taken back, nor can a sequence begin with another's.
+func (s *Spec) StateBytes() (bytes int64) {
+	for _, l := range s.Layers {
+		for _, elements := range l.states() {
+			bytes += int64(elements * kernels.F32.Size())
+		}
+	}
+	return bytes
+}
+
 // inverseRoot is the usual scale of attention: what the products of queries and keys of this size are multiplied by.
 func inverseRoot(headDim int) float32 { return float32(1 / math.Sqrt(float64(headDim))) }

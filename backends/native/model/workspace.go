@@ -26,6 +26,8 @@ type Workspace struct {
 	ints   *kernels.Buffer // staged inputs of the step, written at once
 	staged []int32         // what goes into ints
 
+	taken []bool // states of the batch at hand, where the model keeps any
+
 	runs, lastRuns []Run // of this step, over all rows and over those that are wanted
 	loraRuns       []kernels.LoRARun
 	step           step
@@ -43,6 +45,7 @@ type step struct {
 	ids, slots, logitRows kernels.Tensor
 	positions             kernels.Tensor // rows of the rotary tables
 	attention             kernels.AttentionBatch
+	states                kernels.StateBatch
 }
 
 // NewWorkspace allocates for batches within the limits.
@@ -52,6 +55,7 @@ func (m *Model) NewWorkspace(kv *KV, l Limits) (*Workspace, error) {
 	}
 	w := &Workspace{m: m, kv: kv, limits: l,
 		runs: make([]Run, 0, l.MaxSeqs), lastRuns: make([]Run, 0, l.MaxSeqs), loraRuns: make([]kernels.LoRARun, 0, l.MaxSeqs)}
+	w.taken = make([]bool, kv.numStates)
 	total := w.lay()
 	n := w.intsFor(l.MaxTokens, l.MaxSeqs, l.MaxLogitRows, w.blocks(int32(m.maxLen)))
 	w.staged = make([]int32, n)
@@ -121,7 +125,7 @@ func (w *Workspace) Close() error {
 
 // intsFor is the number of staged integers: each list starts at a multiple of 64 bytes.
 func (w *Workspace) intsFor(tokens, seqs, rows, blocks int) int {
-	return 3*roundUp(tokens) + roundUp(seqs+1) + roundUp(seqs) + roundUp(rows) + roundUp(seqs*blocks)
+	return 3*roundUp(tokens) + roundUp(seqs+1) + 2*roundUp(seqs) + roundUp(rows) + roundUp(seqs*blocks)
 }
 
 // stage writes the batch's integers to the device and sets up the step's views of them.
@@ -140,6 +144,10 @@ func (w *Workspace) stage(b *Batch) error {
 	st.positions = put(b.Positions)
 	w.m.toRopeRows(positions, b)
 	st.attention.QueryStarts, st.attention.SeqLens = put(b.QueryStarts), put(b.SeqLens)
+	if w.kv.numStates > 0 {
+		st.states = kernels.StateBatch{QueryStarts: st.attention.QueryStarts, SeqLens: st.attention.SeqLens,
+			Rows: put(b.States), NumSeqs: len(b.SeqLens)}
+	}
 	st.attention.NumSeqs, st.attention.MaxSeqLen = len(b.SeqLens), int(b.maxLen())
 
 	width := w.blocks(b.maxLen())

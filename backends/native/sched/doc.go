@@ -28,6 +28,9 @@
 //
 // A sequence that grows beyond SwitchLen is preempted too, and computed again from its beginning; drafts end there.
 //
+// Where the model keeps States, a running sequence has one of MaxNumSeqs to itself. A preempted one begins again with
+// another; what others have computed is of no use to it, so each sample of a group computes the prompt.
+//
 // Progress: only a decode asks for a block after admission. It either gets one, and then yields a token in this step,
 // or is preempted itself, and has then yielded a token since it was admitted. So between two tokens there are finitely
 // many steps, however small the pool. Add refuses a sequence that would not fit into the empty pool.

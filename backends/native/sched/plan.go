@@ -134,6 +134,7 @@ func (s *Scheduler) makeRoom(q *Seq) bool {
 func (s *Scheduler) preempt(q *Seq) {
 	s.pool.Release(&q.table)
 	s.newTable(q)
+	s.states = append(s.states, q.State)
 	q.NumComputed, q.planned = 0, 0
 	q.NumPreemptions++
 	s.stats.NumPreemptions++
@@ -191,6 +192,7 @@ func (s *Scheduler) admit(q *Seq) bool {
 	s.pool.Grow(&q.table, len(q.Tokens))
 	q.tenant.remove(q)
 	q.state = running
+	q.State, s.states = s.states[len(s.states)-1], s.states[:len(s.states)-1]
 	q.NumComputed = numReused
 	if !q.Scheduled {
 		q.Scheduled = true
@@ -216,8 +218,11 @@ func compareRunning(a, b *Seq) int {
 }
 
 // reuse fills q's empty block table with what others have computed, and returns how many tokens that is: anything found
-// in the prefix cache or, without one, the prompt's full blocks from a sequence of its group.
+// in the prefix cache or, without one, the prompt's full blocks from a sequence of its group. With States it is nothing.
 func (s *Scheduler) reuse(q *Seq) int {
+	if s.cfg.States {
+		return 0
+	}
 	if s.cfg.PrefixCache {
 		return s.pool.Match(&q.table, q.Tokens, q.maxReused())
 	}
@@ -279,7 +284,7 @@ func (s *Scheduler) MakeRoom(p Plan, want []int) {
 	rows, numWanting := s.cfg.MaxNumSeqs+s.cfg.MaxPromptLogits, 0
 	for i, it := range p.Items {
 		rows -= it.Len - it.LogitsFrom
-		if !it.samples || it.LogitsFrom != it.Len-1 {
+		if !it.samples || it.LogitsFrom != it.Len-1 || s.cfg.States {
 			want[i] = 0
 		}
 		if want[i] > 0 {

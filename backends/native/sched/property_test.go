@@ -14,6 +14,7 @@ import (
 // computed for, and checks every plan against what the sequences are owed.
 type machine struct {
 	*Scheduler
+	states   []uint64 // textID of what each state was computed from
 	kv       []uint64 // per slot, textID of the prefix that ends there
 	requests []*request
 	live     []*Seq
@@ -34,7 +35,7 @@ func newMachine(c Config) (*machine, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &machine{Scheduler: s, kv: make([]uint64, c.NumBlocks*c.BlockSize)}, nil
+	return &machine{Scheduler: s, states: make([]uint64, c.MaxNumSeqs), kv: make([]uint64, c.NumBlocks*c.BlockSize)}, nil
 }
 
 // textID identifies all that keys and values at a position depend on, and what must not be shared.
@@ -226,6 +227,15 @@ func (m *machine) compute(it Item, writers map[int]*Seq) error {
 		return fmt.Errorf("%d tokens are computed as if they were long: %v", n, q.Long)
 	}
 	text := slices.Concat(q.Tokens[:it.Start+it.Len], it.Draft)
+	if m.cfg.States {
+		if it.Start > 0 && m.states[q.State] != textID(&r.spec, q.Long, text[:it.Start]) {
+			return fmt.Errorf("the state at position %d is of another text", it.Start)
+		}
+		if len(it.Draft) > 0 {
+			return errors.New("a draft, which a state could not forget")
+		}
+		m.states[q.State] = textID(&r.spec, q.Long, text)
+	}
 	for i := it.Start; i < len(text); i++ {
 		if writers[slot(i)] != nil {
 			return fmt.Errorf("position %d is written twice", i)
@@ -312,6 +322,7 @@ func (r *random) config() Config {
 	}
 	c.MaxBatchedTokens = c.MaxNumSeqs + r.pick(20)
 	c.SwitchLen = max(0, r.pick(60)-30)
+	c.States = !c.PrefixCache && r.pick(2) == 0
 	return c
 }
 

@@ -12,8 +12,9 @@ type Scheduler struct {
 	cfg     Config
 	pool    *kvcache.Pool
 	tenants tenants
-	running []*Seq // by adapter, then arrival
-	items   []Item // of the last plan, reused
+	running []*Seq  // by adapter, then arrival
+	items   []Item  // of the last plan, reused
+	states  []int32 // those of no running sequence; the last one is taken next
 
 	numArrivals uint64
 	stats       Stats
@@ -29,8 +30,12 @@ func New(c Config) (*Scheduler, error) {
 	if err != nil {
 		return nil, fmt.Errorf("sched: %w", err)
 	}
+	states := make([]int32, c.MaxNumSeqs)
+	for i := range states {
+		states[i] = int32(c.MaxNumSeqs - 1 - i)
+	}
 	return &Scheduler{
-		cfg: c, pool: pool,
+		cfg: c, pool: pool, states: states,
 		tenants:  tenants{byName: map[string]*tenant{}},
 		adapters: map[uint64]AdapterStats{},
 	}, nil
@@ -98,6 +103,7 @@ func (s *Scheduler) Finish(q *Seq) {
 	case blocked:
 		s.countWaiting(q, -1)
 	case running:
+		s.states = append(s.states, q.State)
 		s.pool.Release(&q.table)
 		s.running = slices.DeleteFunc(s.running, func(o *Seq) bool { return o == q })
 		s.countRunning(q, -1)

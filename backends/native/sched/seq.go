@@ -11,8 +11,9 @@ type Seq struct {
 	NumComputed int // tokens whose keys and values its blocks hold
 	Index       int // which of its group's N
 	Adapter     uint64
-	Long        bool // it has more than Config.SwitchLen tokens, and what its blocks hold is computed for that
-	Owner       any  // GroupSpec.Owner, until the caller writes another
+	Long        bool  // it has more than Config.SwitchLen tokens, and what its blocks hold is computed for that
+	State       int32 // while it runs, which of MaxNumSeqs states is its own
+	Owner       any   // GroupSpec.Owner, until the caller writes another
 
 	Scheduled       bool // it has been in a plan
 	NumCachedTokens int  // prompt tokens found computed when it was first admitted

@@ -16,6 +16,9 @@ type Config struct {
 	MaxLen           int // tokens of a sequence, prompt and output
 	MaxPromptLogits  int // prompt tokens of a step whose logits are wanted (GroupSpec.PromptLogits)
 	PrefixCache      bool
+	// States says that the model keeps a state of each sequence that only computing all of its tokens gives (Seq.State):
+	// none begins with what others have computed, nor are there drafts. Not with PrefixCache.
+	States bool
 
 	// SwitchLen is the number of tokens beyond which the keys and values of all of a sequence are others than before
 	// (LongRoPE): it is then computed again from its beginning. 0: there is no such length.
@@ -41,6 +44,9 @@ func (c *Config) Validate() error {
 	}
 	if c.MaxBatchedTokens < c.MaxNumSeqs {
 		errs = append(errs, fmt.Errorf("MaxBatchedTokens is %d, below MaxNumSeqs, %d", c.MaxBatchedTokens, c.MaxNumSeqs))
+	}
+	if c.States && c.PrefixCache {
+		errs = append(errs, errors.New("States and PrefixCache exclude each other"))
 	}
 	if len(errs) > 0 {
 		return fmt.Errorf("sched: %w", errors.Join(errs...))

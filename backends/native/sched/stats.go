@@ -84,6 +84,10 @@ func (s *Scheduler) countAdapter(q *Seq, numRunning, numWaiting int) {
 // CheckIntegrity verifies the scheduler's invariants and its pool's. It takes time proportional to all they hold.
 func (s *Scheduler) CheckIntegrity() error {
 	var tables []*kvcache.Table
+	owners := make([]int, s.cfg.MaxNumSeqs) // of each state
+	for _, state := range s.states {
+		owners[state]++
+	}
 	for i, q := range s.running {
 		if q.state != running || i > 0 && compareRunning(s.running[i-1], q) >= 0 {
 			return fmt.Errorf("sched: running sequence %d (state %d) is out of place", i, q.state)
@@ -93,6 +97,12 @@ func (s *Scheduler) CheckIntegrity() error {
 				q.NumComputed, len(q.Tokens), len(q.table.Blocks()))
 		}
 		tables = append(tables, &q.table)
+		owners[q.State]++
+	}
+	for state, n := range owners {
+		if n != 1 {
+			return fmt.Errorf("sched: state %d is that of %d running sequences or free twice", state, n)
+		}
 	}
 	if len(s.running) > s.cfg.MaxNumSeqs || len(s.running) != s.stats.NumRunning {
 		return fmt.Errorf("sched: %d sequences run, counted as %d, at most %d",

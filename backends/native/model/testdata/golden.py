@@ -30,6 +30,11 @@ YARN = dict(rope_type="yarn", factor=4.0, original_max_position_embeddings=32, b
 LONGROPE = dict(rope_type="longrope", short_factor=[1.0, 1.1, 1.5], long_factor=[1.0, 1.7, 3.1], partial_rotary_factor=0.75)
 GEMMA = dict(hidden_size=24, head_dim=8, query_pre_attn_scalar=12, sliding_window=16, hidden_activation="gelu_pytorch_tanh",
              tie_word_embeddings=True)
+# Heads of values share keys; the prompt is longer than the pieces of 64 tokens in which the reference takes it.
+HYBRID = dict(num_hidden_layers=3, head_dim=16, linear_num_key_heads=2, linear_num_value_heads=4, linear_key_head_dim=6,
+              linear_value_head_dim=5, max_position_embeddings=256, tokens=100,
+              rope_parameters=dict(rope_type="default", rope_theta=100.0, partial_rotary_factor=0.25, mrope_section=[1, 1, 0],
+                                   mrope_interleaved=True))
 # By folder: the family's name in transformers, which is also that of its classes, and what its configuration has in place
 # of SIZES or beyond them. Windows are shorter than the prompt; layers are as many as show how they differ.
 CASES = {
@@ -61,14 +66,17 @@ CASES = {
                                    rope_parameters=LONGROPE)),
     "glm": ("Glm", dict(head_dim=8, rope_theta=1000.0)),
     "glm4": ("Glm4", dict(head_dim=8, rope_theta=1000.0)),
+    "qwen3_5": ("Qwen3_5Text", dict(HYBRID, layer_types=["linear_attention", "full_attention", "linear_attention"])),
+    "qwen3_5-sees": ("Qwen3_5", dict(HYBRID, num_hidden_layers=2, layer_types=["linear_attention", "full_attention"], vision_config=dict(
+        hidden_size=4, intermediate_size=4, depth=1, num_heads=1, patch_size=2, out_hidden_size=16, num_position_embeddings=4))),
     "granite": ("Granite", dict(embedding_multiplier=3.0, residual_multiplier=0.7, attention_multiplier=0.6,
                                 logits_scaling=1.5, rope_theta=1000.0)),
     "olmo2": ("Olmo2", dict(rope_theta=1000.0)),
     "olmo3": ("Olmo3", dict(num_hidden_layers=4, sliding_window=16, rope_theta=1000.0, rope_scaling=YARN)),
     "smollm3": ("SmolLM3", dict(num_hidden_layers=3, no_rope_layer_interval=2, rope_theta=1000.0)),
 }
-TOKENS = 60  # of the prompt
-ROWS = [0, 1, 17, 59]  # of which the logits are kept
+TOKENS = 60  # of the prompt, where the case does not say
+ROWS = [0, 1, 17]  # of which the logits are kept, beside those of the last
 GREEDY = 64  # tokens after the prompt
 GAP = 0.005  # least difference of the two best logits of a greedy step: far above what float32 rounds
 VARIETY = 8  # different tokens among them, at least
@@ -110,15 +118,18 @@ def greedy(model, tokens, n):
 
 def make(family, keys):
     sizes = dict(SIZES, **keys)
+    length = sizes.pop("tokens", TOKENS)
     vision = sizes.pop("vision_config", None)
     if vision:  # the text model is a part of one that also sees
-        sizes = dict(text_config=sizes, vision_config=vision, mm_tokens_per_image=1)
+        sizes = dict(text_config=sizes, vision_config=vision)
+        if family == "Gemma3":
+            sizes["mm_tokens_per_image"] = 1
     config = getattr(transformers, family + "Config")(**sizes)
     config._attn_implementation = "eager"
     kind = "ForConditionalGeneration" if vision else "ForCausalLM"
     model = getattr(transformers, family.removesuffix("Text") + kind)(config).eval()
     randomize(model.named_parameters())
-    return model, torch.randint(3, SIZES["vocab_size"], (TOKENS,))
+    return model, torch.randint(3, SIZES["vocab_size"], (length,))
 
 
 def rewrite(file, change):
@@ -145,17 +156,18 @@ def write(name, family, keys):
             break
     else:
         raise RuntimeError(f"{name}: no seed will do")
+    rows = ROWS + [len(tokens) - 1]
     golden = dict(torch=torch.__version__, transformers=transformers.__version__, peft=peft.__version__,
-                  tokens=tokens.tolist(), rows=ROWS, logits=kept(logits(model, tokens), ROWS), greedy=following, gap=round(gap, 6))
+                  tokens=tokens.tolist(), rows=rows, logits=kept(logits(model, tokens), rows), greedy=following, gap=round(gap, 6))
     folder = pathlib.Path(name)
     save(folder, model)
-    lora = peft.LoraConfig(r=4, lora_alpha=6, target_modules="all-linear", exclude_modules=r".*(vision|projector).*")
+    lora = peft.LoraConfig(r=4, lora_alpha=6, target_modules="all-linear", exclude_modules=r".*(vision|visual|projector).*")
     adapter = peft.get_peft_model(model, lora).eval()
     randomize((k, p) for k, p in adapter.named_parameters() if "lora_" in k)
     adapter.save_pretrained(folder / "adapter")
     (folder / "adapter" / "README.md").unlink()
     rewrite(folder / "adapter" / "adapter_config.json", lambda c: c.update(target_modules=sorted(c["target_modules"])))
-    golden["adapter_logits"] = kept(logits(adapter, tokens), ROWS)
+    golden["adapter_logits"] = kept(logits(adapter, tokens), rows)
     (folder / "golden.json").write_text(json.dumps(golden) + "\n")
     print(f"{name}: attempt {attempt}, gap {gap:.3g}, {len(set(following))} different tokens")
 

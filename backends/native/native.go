@@ -34,8 +34,10 @@ type Engine struct {
 	started  time.Time
 	tok      *token.Tokenizer
 	prompter *chat.Prompter // nil: no chat template
-	defaults samplingDefaults
-	eos      []int32
+	// Of requests with tools, where the checkpoint has a template of its own for them, else nil.
+	toolPrompter *chat.Prompter
+	defaults     samplingDefaults
+	eos          []int32
 	// What ends answers beside eos, by the named template.
 	stopTokens  []int32
 	stopStrings []string

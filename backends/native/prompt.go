@@ -23,17 +23,22 @@ type prompt struct {
 type tokenizerFiles struct {
 	tokenizer token.Source
 	template  string // "": tokenizer_config.json may have one
+	tools     string // the template for requests with tools; "": the same
 }
 
 func readTokenizerFiles(ck *checkpoint.Checkpoint) (f tokenizerFiles, err error) {
 	if f.tokenizer, err = token.Read(ck); err != nil {
 		return f, fmt.Errorf("tokenizer: %w", err)
 	}
-	template, err := ck.ReadFile("chat_template.jinja")
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return f, fmt.Errorf("chat template: %w", err)
+	for name, to := range map[string]*string{
+		"chat_template.jinja": &f.template, "additional_chat_templates/tool_use.jinja": &f.tools,
+	} {
+		template, err := ck.ReadFile(name)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return f, fmt.Errorf("chat template: %w", err)
+		}
+		*to = string(template)
 	}
-	f.template = string(template)
 	return f, nil
 }
 
@@ -77,27 +82,46 @@ func (e *Engine) loadTokenizer(f tokenizerFiles) (err error) {
 	if e.opts.Prompt.Template != "" {
 		return e.loadNamed(e.opts.Prompt)
 	}
-	source := e.opts.ChatTemplate
-	if source == "" {
-		source = f.template
-	}
-	if source == "" {
-		source = e.tok.ChatTemplate()
+	source, tools := f.template, f.tools
+	switch {
+	case e.opts.ChatTemplate != "":
+		source, tools = e.opts.ChatTemplate, ""
+	case source == "":
+		source, tools = e.tok.ChatTemplate(), e.tok.ToolTemplate()
 	}
 	if source == "" {
 		return nil
 	}
-	return e.loadTemplate(source)
+	return e.loadTemplate(source, tools)
 }
 
-func (e *Engine) loadTemplate(source string) error {
+// loadTemplate takes the chat template, and the one for requests with tools if that is another.
+func (e *Engine) loadTemplate(source, tools string) error {
+	e.reasoning, e.tools = chat.DetectFormats(source + tools)
+	if tools != "" && tools != source {
+		if err := e.compileTemplate(tools); err != nil {
+			return err
+		}
+		e.toolPrompter = e.prompter
+	}
+	return e.compileTemplate(source)
+}
+
+func (e *Engine) compileTemplate(source string) error {
 	t, err := jinja.Compile(source, jinja.Options{})
 	if err != nil {
 		return fmt.Errorf("chat template: %w", err)
 	}
-	e.reasoning, e.tools = chat.DetectFormats(source)
 	return e.newPrompter(chat.PrompterConfig{Template: t, Source: source, Kwargs: e.opts.Prompt.kwargs(),
 		System: deref(e.opts.Prompt.DefaultSystem)})
+}
+
+// prompterOf is the prompter for c.
+func (e *Engine) prompterOf(c *engine.Chat) *chat.Prompter {
+	if e.toolPrompter != nil && len(c.Tools) > 0 && c.ToolChoice != "none" {
+		return e.toolPrompter
+	}
+	return e.prompter
 }
 
 // newPrompter completes c with what the tokenizer and the options say.
@@ -179,7 +203,7 @@ func (e *Engine) tokenize(req *engine.Request, bounded bool) (p prompt, err erro
 		if e.prompter == nil {
 			return p, engine.Errorf(engine.Invalid, "this model has no chat template; use /v1/completions")
 		}
-		r, err := e.prompter.Render(req.Chat)
+		r, err := e.prompterOf(req.Chat).Render(req.Chat)
 		if least := contentBytes(req.Chat) / e.tok.Longest(); err != nil && bounded && least > e.maxLen {
 			return p, e.tooLong(req, fmt.Sprintf("at least %d", least)) // which is why a limit of the template was met
 		}

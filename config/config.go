@@ -37,6 +37,7 @@ type Config struct {
 	MaxNumSeqs          int
 	MaxNumBatchedTokens int
 	MaxQueue            int
+	PoolingType         string
 	EnablePrefixCaching bool
 
 	SpeculativeMethod    string

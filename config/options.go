@@ -75,6 +75,10 @@ func (c *Config) ownOptions() []*Option {
 			Group: model, Commands: all, Backends: "native",
 			Help: "how thoughts are told from the answer, by vLLM's names; auto tells it from the chat template"},
 
+		{Name: "pooling_type", target: &c.PoolingType, Default: "auto", Choices: []string{"auto", "cls", "mean", "max", "last"},
+			Group: model, Commands: "serve", Backends: "native", Help: "how an encoder makes one vector of those of a text's " +
+				"tokens; auto is what sentence-transformers' files say, the mean without them"},
+
 		{Name: "infer_backend", target: &c.InferBackend, Default: "native", Choices: []string{"native", "huggingface",
 			"vllm", "sglang", "ktransformers"}, Group: engine, Commands: all, Backends: "all",
 			Help: "what computes: this program itself (huggingface is another word for it), or a server of the last three kinds, " +

@@ -80,7 +80,16 @@ func serve(cfg *config.Result) error {
 func addModel(ctx context.Context, router *engine.Router, cfg *config.Config, upstreams *proxy.Metrics, log zerolog.Logger) (
 	made func(*zerolog.Event), err error) {
 	var eng engine.Engine
-	if cfg.Proxied() {
+	isEncoder := false
+	if !cfg.Proxied() {
+		if isEncoder, err = servesEncoder(cfg); err != nil {
+			return nil, err
+		}
+	}
+	if isEncoder {
+		eng, err = loadEncoder(cfg, log)
+		made = func(ev *zerolog.Event) { ev.Str("device", "cpu").Bool("encoder", true) }
+	} else if cfg.Proxied() {
 		eng, err = connect(ctx, cfg, upstreams, log)
 		made = func(ev *zerolog.Event) { ev.Str("backend", cfg.InferBackend) }
 	} else {

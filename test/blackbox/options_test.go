@@ -258,7 +258,8 @@ const commandLines = "cmd/pagoda: TestCommandLines"
 var testedElsewhere = map[string]string{
 	"model_name_or_path": "TestModelFolder", "adapter_name_or_path": "TestModelFolder", "mmap": "TestModelFolder",
 	"resize_vocab": "native's TestResizeVocab", "use_fast_tokenizer": "config's TestUseFastTokenizer",
-	"draft_model": "TestDraftModel", "max_queue": "TestFullQueue", "host": "TestPrintConfig", "port": "TestKilled", "write_timeout": "TestStalledClient",
+	"pooling_type": "encoder's TestGoldenEmbeddings",
+	"draft_model":  "TestDraftModel", "max_queue": "TestFullQueue", "host": "TestPrintConfig", "port": "TestKilled", "write_timeout": "TestStalledClient",
 	"upstream_url": "TestUpstreams", "upstream_url_file": "TestUpstreamList", "upstream_api_key": "TestUpstreams",
 	"upstream_routes": "TestUpstreams", "allow_runtime_lora_updating": "TestUpstreamAdapters", "upstream_wait": "TestUpstreamWait", "upstream_timeout": "TestUpstreamStall",
 	"upstream_command": "TestSpawned", "upstream_start_timeout": "TestSpawnedTooSlow",

@@ -144,7 +144,7 @@ func (c *Config) ownOptions() []*Option {
 			Help: "file with one such URL a line, read again when it changes"},
 		{Name: "upstream_api_key", target: &c.UpstreamAPIKey, Secret: true, Group: proxy, Commands: all, Backends: proxied,
 			Help: "key that the servers of upstream_url ask for; one that is started gets a random key"},
-		{Name: "upstream_routes", target: &c.UpstreamRoutes, Default: "/v1/embeddings,/v1/rerank,/rerank,/v1/score,/score,/pooling,/classify,/v1/responses,/v1/messages,/generate,/inference/v1/generate",
+		{Name: "upstream_routes", target: &c.UpstreamRoutes, Default: "/pooling,/classify,/v1/responses,/v1/messages,/generate,/inference/v1/generate",
 			Group: proxy, Commands: serve, Backends: proxied, Help: "routes that are passed on as they are to the upstream of the body's model, " +
 				"where they are not this server's own"},
 		{Name: "upstream_wait", target: &c.UpstreamWait, Default: "10s", Max: 1e9, Group: proxy, Commands: all, Backends: proxied,

@@ -44,6 +44,9 @@ type Dialect struct {
 	// Adapters says how adapters are loaded and named.
 	Adapters AdapterDialect
 
+	// Score is the route that scores pairs of texts, "text_1" and "text_2"; "" if there is none.
+	Score string
+
 	// TokenizeChat says that the upstream's /tokenize renders messages.
 	TokenizeChat bool
 }

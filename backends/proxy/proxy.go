@@ -62,6 +62,8 @@ var (
 	_ engine.Statser   = (*Engine)(nil)
 	_ engine.Tokenizer = (*Engine)(nil)
 	_ engine.Forwarder = (*Engine)(nil)
+	_ engine.Embedder  = (*Engine)(nil)
+	_ engine.Scorer    = (*Engine)(nil)
 
 	_ engine.AdapterManager = (*Engine)(nil)
 )

@@ -24,6 +24,7 @@ func Dialect() *proxy.Dialect {
 			"cache_salt": "cache_salt", "return_token_ids": "return_token_ids", "add_special_tokens": "add_special_tokens",
 			"add_generation_prompt": "add_generation_prompt", "continue_final_message": "continue_final_message",
 			"chat_template_kwargs": "chat_template_kwargs", "prompt_logprobs": "prompt_logprobs",
+			"truncate_prompt_tokens": "truncate_prompt_tokens", "truncation_side": "truncation_side",
 		},
 		Developer:     true, // it maps the role itself where a template lacks it
 		MaxStops:      4,    // VLLM_MAX_STOP_STRINGS
@@ -38,6 +39,7 @@ func Dialect() *proxy.Dialect {
 		KVUsage:       "vllm:kv_cache_usage_perc",
 		Adapters: proxy.AdapterDialect{Load: "/v1/load_lora_adapter", Unload: "/v1/unload_lora_adapter",
 			Join: func(_, adapter string) string { return adapter }},
+		Score:        "/score",
 		TokenizeChat: true,
 	}
 }

@@ -145,6 +145,16 @@ func TestUpstreams(t *testing.T) {
 				}
 			}
 			p.wantRefused(t, chatPath, image("http://169.254.169.254/x"), http.StatusBadRequest, "must be a data: URL")
+			var vectors struct {
+				Data  []struct{ Embedding []float64 }
+				Usage struct {
+					Prompt int `json:"prompt_tokens"`
+				}
+			}
+			p.call(t, "/v1/embeddings", fields{"model": "m", "input": []string{"a", "b"}}, &vectors)
+			if len(vectors.Data) != 2 || len(vectors.Data[1].Embedding) != 2 || vectors.Usage.Prompt != 6 {
+				t.Errorf("%+v", vectors)
+			}
 			var passed map[string]string
 			p.call(t, "/pooling", fields{"model": "m", "input": "x"}, &passed)
 			if passed["route"] != "/pooling" || passed["model"] != "upstream-model" {

@@ -101,6 +101,10 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		s.unload(w, r)
 	case "POST /abort_request":
 		s.abort(w, r)
+	case "POST /v1/embeddings":
+		s.embeddings(w, r)
+	case "POST /score":
+		s.scores(w, r)
 	case "POST /pooling", "POST /generate":
 		var body map[string]any
 		readJSON(r, &body)
@@ -187,6 +191,32 @@ func (s *Server) detokenize(w http.ResponseWriter, r *http.Request) {
 		name = "prompt"
 	}
 	writeJSON(w, http.StatusOK, map[string]any{name: strings.Join(words, " ")})
+}
+
+// embeddings: the vector of the n-th input is [n, 1], and the results come last first.
+func (s *Server) embeddings(w http.ResponseWriter, r *http.Request) {
+	var body struct{ Input []any }
+	readJSON(r, &body)
+	data := []map[string]any{}
+	for i := len(body.Input) - 1; i >= 0; i-- {
+		data = append(data, map[string]any{"index": i, "object": "embedding", "embedding": []float64{float64(i), 1}})
+	}
+	writeJSON(w, http.StatusOK, map[string]any{"object": "list", "data": data, "model": s.Model,
+		"usage": map[string]any{"prompt_tokens": 3 * len(data), "total_tokens": 3 * len(data)}})
+}
+
+// scores: the longer the second text, the better. vLLM only.
+func (s *Server) scores(w http.ResponseWriter, r *http.Request) {
+	var body struct {
+		First  []string `json:"text_1"`
+		Second []string `json:"text_2"`
+	}
+	readJSON(r, &body)
+	data := []map[string]any{}
+	for i, text := range body.Second {
+		data = append(data, map[string]any{"index": i, "object": "score", "score": float64(len(text))})
+	}
+	writeJSON(w, http.StatusOK, map[string]any{"object": "list", "data": data, "usage": map[string]any{"prompt_tokens": 4 * len(data)}})
 }
 
 func (s *Server) load(w http.ResponseWriter, r *http.Request) {

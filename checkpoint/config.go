@@ -58,6 +58,27 @@ type Config struct {
 	AttentionMultiplier   *float64 `json:"attention_multiplier"`
 	LogitsScaling         *float64 `json:"logits_scaling"`
 
+	// Experts. What families call them differs.
+	NumExperts                   int      `json:"num_experts"`
+	NumLocalExperts              int      `json:"num_local_experts"`
+	NumRoutedExperts             int      `json:"n_routed_experts"`
+	NumExpertsPerToken           int      `json:"num_experts_per_tok"`
+	MoEIntermediateSize          int      `json:"moe_intermediate_size"`
+	SharedExpertIntermediateSize int      `json:"shared_expert_intermediate_size"`
+	NumSharedExperts             *int     `json:"n_shared_experts"`
+	NormTopKProb                 *bool    `json:"norm_topk_prob"`
+	RoutedScalingFactor          *float64 `json:"routed_scaling_factor"`
+	NGroup                       *int     `json:"n_group"`
+	TopKGroup                    *int     `json:"topk_group"`
+	DecoderSparseStep            *int     `json:"decoder_sparse_step"`
+	MLPOnlyLayers                []int    `json:"mlp_only_layers"`
+	FirstKDenseReplace           *int     `json:"first_k_dense_replace"`
+	NumNextNPredictLayers        *int     `json:"num_nextn_predict_layers"`
+	SwiGLUAlpha                  *float64 `json:"swiglu_alpha"`
+	SwiGLULimit                  *float64 `json:"swiglu_limit"`
+	QKVBias                      *bool    `json:"qkv_bias"`
+	UseQKNorm                    *bool    `json:"use_qk_norm"`
+
 	RopeTheta            float64         `json:"rope_theta"`
 	RopeLocalBaseFreq    float64         `json:"rope_local_base_freq"`
 	RopeScaling          *RopeParameters `json:"rope_scaling"`

@@ -173,7 +173,8 @@ func TestRoute(t *testing.T) {
 	}
 }
 
-// TestRouteTies: of equal scores the first expert is taken, and rows of an expert keep the tokens' order.
+// TestRouteTies: of equal scores the first expert is taken, and rows of an expert keep the tokens' order; those of a shared
+// expert come last.
 func TestRouteTies(t *testing.T) {
 	r := newRig(t, freshSeed(t), Variants()[0], 1)
 	logits, to := r.raw(F32, 3, 4, 0), r.routes(3, 2, 4)
@@ -183,6 +184,21 @@ func TestRouteTies(t *testing.T) {
 	r.ok(Route(r.s, to, logits, Routing{Scale: 1}))
 	if !slices.Equal(to.Rows.ints(0), []int32{0, 1, 2, 0, 1, 2}) || !slices.Equal(to.Starts.ints(0), []int32{0, 3, 6, 6, 6}) {
 		t.Errorf("rows %v, starts %v", to.Rows.ints(0), to.Starts.ints(0))
+	}
+	shared, gate := r.routes(3, 3, 4), r.random(F32, 3, 1)
+	shared.Rows = to.Rows
+	for _, o := range []Routing{{Scale: 1, Shared: true}, {Scale: 1, Shared: true, SharedGate: gate}} {
+		r.ok(Route(r.s, shared, logits, o))
+		for i, want := range [][]int32{{0, 3, 6}, {1, 4, 7}, {2, 5, 8}} {
+			weight := 1.0
+			if o.SharedGate.Rows > 0 {
+				weight = 1 / (1 + math.Exp(-float64(gate.f32(i)[0])))
+			}
+			if got := shared.Weights.f32(i)[2]; !slices.Equal(shared.Places.ints(i), want) || !(math.Abs(float64(got)-weight) <= 1e-7) {
+				t.Errorf("token %d with a shared expert has rows %v, want %v; its weight is %g, want %g", i, shared.Places.ints(i),
+					want, got, weight)
+			}
+		}
 	}
 	none := r.routes(0, 2, 4)
 	r.ok(Route(r.s, none, r.raw(F32, 0, 4, 0), Routing{Scale: 1}))

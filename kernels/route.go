@@ -1,7 +1,6 @@
 package kernels
 
 import (
-	"cmp"
 	"fmt"
 	"math"
 	"slices"
@@ -27,18 +26,32 @@ type Routing struct {
 	// Experts may be in groups of neighbours, of which only the best may be chosen from: those with the largest sum of their
 	// GroupBest best scores, with the bias. Groups 0 or 1: no such thing.
 	Groups, ChosenGroups, GroupBest int
+
+	// Shared: every token has one more expert, whose rows follow those of all others, in the tokens' order. Places and Weights
+	// have a last column for it. Its weight is 1, or the sigmoid of SharedGate, F32 [num_tokens, 1], if that is given.
+	Shared     bool
+	SharedGate Tensor
+}
+
+// chosen is how many experts a token chooses, where it has that many in all.
+func (r Routing) chosen(all int) int {
+	if r.Shared {
+		return all - 1
+	}
+	return all
 }
 
 // Routes is the outcome: each token's experts, as rows to be gathered by expert.
 //
 //	Rows     I32 [1, num_tokens*k]  the token of each row, rows of one expert together, in the tokens' order
 //	Starts   I32 [1, E+1]           expert e has the rows Starts[e] to Starts[e+1]
-//	Places   I32 [num_tokens, k]    the row of each of a token's experts, the best first
-//	Weights  F32 [num_tokens, k]
+//	Places   I32 [num_tokens, k]    the row of each of a token's experts, the best first; k+1 with a shared one
+//	Weights  F32 as many
 type Routes struct{ Rows, Starts, Places, Weights Tensor }
 
-// Route chooses k experts for each token, k being the columns of Places: those with the largest scores, of equal ones the
-// first. logits is F32 [num_tokens, E]; where they are not finite the choice is arbitrary and the weights are NaN.
+// Route chooses k experts for each token, k being the columns of Places but for a shared one's: those with the largest
+// scores, of equal ones the first. logits is F32 [num_tokens, E]; of a token whose logits are not all finite the choice is
+// arbitrary, of NaN alone the weights are NaN.
 //
 // Sources: Jiang et al. 2024, arXiv:2401.04088 (softmax); DeepSeek-AI 2024, arXiv:2405.04434 (groups), arXiv:2412.19437
 // (sigmoid with a bias).
@@ -58,14 +71,15 @@ func checkRoute(to Routes, logits Tensor, r Routing) error {
 	if err := logits.check("logits", onlyF32, -1, -1); err != nil {
 		return err
 	}
-	experts, tokens, k := logits.Cols, logits.Rows, to.Places.Cols
+	experts, tokens, all := logits.Cols, logits.Rows, to.Places.Cols
+	k := r.chosen(all)
 	if k < 1 || k > experts {
 		return fmt.Errorf("%d of %d experts: %w", k, experts, ErrShape)
 	}
-	if err := to.Places.check("places", onlyI32, tokens, k); err != nil {
+	if err := to.Places.check("places", onlyI32, tokens, all); err != nil {
 		return err
 	}
-	if err := to.Weights.check("weights", onlyF32, tokens, k); err != nil {
+	if err := to.Weights.check("weights", onlyF32, tokens, all); err != nil {
 		return err
 	}
 	if err := to.Rows.check("rows", onlyI32, 1, tokens*k); err != nil {
@@ -76,6 +90,11 @@ func checkRoute(to Routes, logits Tensor, r Routing) error {
 	}
 	if r.Bias.Rows > 0 {
 		if err := r.Bias.check("bias", onlyF32, 1, experts); err != nil {
+			return err
+		}
+	}
+	if r.SharedGate.Cols > 0 {
+		if err := r.SharedGate.check("shared gate", onlyF32, tokens, 1); err != nil {
 			return err
 		}
 	}
@@ -92,11 +111,11 @@ func checkRoute(to Routes, logits Tensor, r Routing) error {
 
 // route is the work: a few operations for each expert of a token, which no vector makes worth another implementation.
 func route(to Routes, logits Tensor, r Routing) {
-	k, starts := to.Places.Cols, to.Starts.ints(0)
+	tokens, k, starts := logits.Rows, r.chosen(to.Places.Cols), to.Starts.ints(0)
 	clear(starts)
-	c := chooser{Routing: r, scores: make([]float64, logits.Cols), order: make([]int32, logits.Cols)}
-	for t := range logits.Rows {
-		chosen := c.choose(logits.f32(t), k)
+	c := newChooser(r, logits.Cols, k)
+	for t := range tokens {
+		chosen := c.choose(logits.f32(t))
 		copy(to.Places.ints(t), chosen) // experts, for now
 		c.weigh(to.Weights.f32(t), chosen)
 		for _, e := range chosen {
@@ -109,10 +128,18 @@ func route(to Routes, logits Tensor, r Routing) {
 		starts[e+1] += starts[e]
 	}
 	rows := to.Rows.ints(0)
-	for t := range logits.Rows {
-		for j, e := range to.Places.ints(t) {
-			to.Places.ints(t)[j], rows[next[e]] = next[e], int32(t)
+	for t := range tokens {
+		places := to.Places.ints(t)
+		for j, e := range places[:k] {
+			places[j], rows[next[e]] = next[e], int32(t)
 			next[e]++
+		}
+		if !r.Shared {
+			continue
+		}
+		weight := &to.Weights.f32(t)[k]
+		if places[k], *weight = int32(tokens*k+t), 1; r.SharedGate.Cols > 0 {
+			*weight = float32(sigmoid(float64(r.SharedGate.f32(t)[0])))
 		}
 	}
 }
@@ -120,23 +147,34 @@ func route(to Routes, logits Tensor, r Routing) {
 // chooser holds what one token's choice needs.
 type chooser struct {
 	Routing
-	scores []float64 // without the bias
-	order  []int32
+	scores, values []float64 // of each expert; values are what it is chosen by
+	experts        []int32   // chosen
+
+	sums         []float64 // of each group's best
+	best, groups []int32   // of a group, and those chosen
 }
 
-// choose returns the k best experts of a token.
-func (c *chooser) choose(logits []float32, k int) []int32 {
+func newChooser(r Routing, experts, k int) *chooser {
+	c := &chooser{Routing: r, scores: make([]float64, experts), values: make([]float64, experts), experts: make([]int32, k)}
+	if r.Groups > 1 {
+		c.sums, c.best, c.groups = make([]float64, r.Groups), make([]int32, r.GroupBest), make([]int32, r.ChosenGroups)
+	}
+	return c
+}
+
+// choose returns the k best experts of a token, until the next call.
+func (c *chooser) choose(logits []float32) []int32 {
 	most, sum := math.Inf(-1), 0.0
 	for _, x := range logits {
 		most = max(most, float64(x))
 	}
 	for e, x := range logits {
-		switch c.order[e] = int32(e); c.Scores {
+		switch c.Scores {
 		case SoftmaxScores:
 			c.scores[e] = math.Exp(float64(x) - most)
 			sum += c.scores[e]
 		case SigmoidScores:
-			c.scores[e] = 1 / (1 + math.Exp(-float64(x)))
+			c.scores[e] = sigmoid(float64(x))
 		default:
 			c.scores[e] = float64(x)
 		}
@@ -145,69 +183,69 @@ func (c *chooser) choose(logits []float32, k int) []int32 {
 		if c.Scores == SoftmaxScores {
 			c.scores[e] /= sum
 		}
-	}
-	allowed := c.groups()
-	value := func(e int32) float64 {
-		if allowed != nil && !allowed[int(e)/(len(c.scores)/c.Groups)] {
-			return math.Inf(-1)
+		if c.values[e] = c.scores[e]; c.Bias.Rows > 0 {
+			c.values[e] += float64(c.Bias.f32(0)[e])
 		}
-		return c.biased(e)
 	}
-	slices.SortStableFunc(c.order, func(a, b int32) int { return cmp.Compare(value(b), value(a)) })
-	return c.order[:k]
+	if c.Groups > 1 {
+		c.leaveGroups()
+	}
+	largest(c.experts, c.values)
+	return c.experts
 }
 
-func (c *chooser) biased(e int32) float64 {
-	if c.Bias.Rows > 0 {
-		return c.scores[e] + float64(c.Bias.f32(0)[e])
+// leaveGroups makes sure that no expert is chosen from other groups than the best.
+func (c *chooser) leaveGroups() {
+	size := len(c.values) / c.Groups
+	for g := range c.sums {
+		in := c.values[g*size : (g+1)*size]
+		largest(c.best, in)
+		c.sums[g] = 0
+		for _, i := range c.best {
+			c.sums[g] += in[i]
+		}
 	}
-	return c.scores[e]
+	largest(c.groups, c.sums)
+	for e := range c.values {
+		if !slices.Contains(c.groups, int32(e/size)) {
+			c.values[e] = math.Inf(-1)
+		}
+	}
 }
 
-// groups says which groups may be chosen from; nil: there are none.
-func (c *chooser) groups() []bool {
-	if c.Groups <= 1 {
-		return nil
-	}
-	size := len(c.scores) / c.Groups
-	sums, order := make([]float64, c.Groups), make([]int, c.Groups)
-	for g := range sums {
-		best := make([]float64, size)
-		for i := range best {
-			best[i] = c.biased(int32(g*size + i))
+// largest finds the places of the largest values, of equal ones the first, in descending order.
+func largest(to []int32, values []float64) {
+	n := 0
+	for i, v := range values {
+		at := n
+		for at > 0 && v > values[to[at-1]] {
+			at--
 		}
-		slices.SortFunc(best, func(a, b float64) int { return cmp.Compare(b, a) })
-		for _, v := range best[:c.GroupBest] {
-			sums[g] += v
+		if at == len(to) {
+			continue
 		}
-		order[g] = g
+		n = min(n+1, len(to))
+		copy(to[at+1:n], to[at:n-1])
+		to[at] = int32(i)
 	}
-	slices.SortStableFunc(order, func(a, b int) int { return cmp.Compare(sums[b], sums[a]) })
-	allowed := make([]bool, c.Groups)
-	for _, g := range order[:c.ChosenGroups] {
-		allowed[g] = true
-	}
-	return allowed
 }
 
 // weigh writes the weights of the chosen.
 func (c *chooser) weigh(to []float32, chosen []int32) {
-	sum := 0.0
-	for j, e := range chosen {
-		w := c.scores[e]
+	weight := func(e int32) float64 {
 		if c.Scores == LogitScores {
-			w = math.Exp(w - c.scores[chosen[0]])
+			return math.Exp(c.scores[e] - c.scores[chosen[0]])
 		}
-		to[j] = float32(w)
-		sum += w
+		return c.scores[e]
+	}
+	sum := 1.0
+	if c.Normalize || c.Scores == LogitScores {
+		sum = 0
+		for _, e := range chosen {
+			sum += weight(e)
+		}
 	}
 	for j, e := range chosen {
-		w := c.scores[e]
-		if c.Scores == LogitScores {
-			w = math.Exp(w-c.scores[chosen[0]]) / sum
-		} else if c.Normalize {
-			w /= sum
-		}
-		to[j] = float32(w * float64(c.Scale))
+		to[j] = float32(weight(e) / sum * float64(c.Scale))
 	}
 }

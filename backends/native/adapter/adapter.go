@@ -132,7 +132,10 @@ func match(config *checkpoint.AdapterConfig, modules []model.Module, w *checkpoi
 			b: take(prefix+module.Name+".lora_B.weight", module.Out, rank)})
 	}
 	for _, name := range w.Names() {
-		if surplus[name] {
+		switch {
+		case surplus[name] && strings.Contains(name, ".experts."):
+			problems = append(problems, fmt.Sprintf("adapters of experts are not supported: %.160s", name))
+		case surplus[name]:
 			problems = append(problems, fmt.Sprintf("surplus: %.160s", name))
 		}
 	}

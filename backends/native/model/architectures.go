@@ -9,23 +9,31 @@ import (
 )
 
 // architectures are the kinds of checkpoint that load, by the name in config.json: each describes itself to the builder
-// and reports what of its configuration is not supported. The families are in families.go.
+// and reports what of its configuration is not supported. The families are in families.go, those with
+// experts in mixtures.go.
 var architectures = map[string]func(*builder){
 	"Gemma2ForCausalLM":              gemma2,
 	"Gemma3ForCausalLM":              gemma3,
 	"Gemma3ForConditionalGeneration": gemma3Text,
 	"GemmaForCausalLM":               gemma1,
 	"Glm4ForCausalLM":                glm4,
+	"Glm4MoeForCausalLM":             glm4Moe,
 	"GlmForCausalLM":                 glm,
+	"GptOssForCausalLM":              gptOss,
 	"GraniteForCausalLM":             granite,
+	"GraniteMoeForCausalLM":          graniteMoe,
 	"LlamaForCausalLM":               llama,
 	"MinistralForCausalLM":           ministral,
 	"MistralForCausalLM":             mistral,
+	"MixtralForCausalLM":             mixtral,
 	"Olmo2ForCausalLM":               olmo2,
 	"Olmo3ForCausalLM":               olmo3,
+	"OlmoeForCausalLM":               olmoe,
 	"Phi3ForCausalLM":                phi3,
 	"Qwen2ForCausalLM":               qwen2,
+	"Qwen2MoeForCausalLM":            qwen2Moe,
 	"Qwen3ForCausalLM":               qwen3,
+	"Qwen3MoeForCausalLM":            qwen3Moe,
 	"SmolLM3ForCausalLM":             smolLM3,
 
 	// With linear attention: delta.go.

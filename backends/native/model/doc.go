@@ -10,7 +10,7 @@
 //
 //	Mixer        Attention                attention.go
 //	             DeltaNet                 delta.go
-//	FeedForward  Dense                    dense.go
+//	FeedForward  Dense, Experts           dense.go, experts.go
 //
 // A new kind implements Mixer and mixer, or FeedForward and feedForward (parts.go); nothing else knows the kinds. It lists
 // its tensors, from which the weights are checked, counted and loaded, and which adapters address; its scratch, from which

@@ -64,9 +64,11 @@ func (s *Spec) storedAs(compute DType) kernels.DType {
 
 // quantized is the type that Bits makes of a matrix, 0 for none. The embedding and the output matrix keep 8 bits: the last
 // product goes into every log probability.
-func (o Options) quantized(embedOrHead bool) kernels.DType {
+func (o Options) quantized(s *Spec, t tensor) kernels.DType {
 	switch {
-	case o.Bits == 4 && !embedOrHead:
+	case t.exact:
+		return 0
+	case o.Bits == 4 && !s.embedOrHead(t.name):
 		return kernels.W4
 	case o.Bits != 0:
 		return kernels.W8

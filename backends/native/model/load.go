@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 
 	"pagoda/checkpoint"
 	"pagoda/kernels"
@@ -62,9 +63,9 @@ func load(dev *kernels.Device, spec *Spec, src source, o Options) (*Model, error
 	if m.embedScale = float32(spec.EmbedScale); spec.EmbedScaleRounded {
 		m.embedScale = m.dtype.round(m.embedScale)
 	}
-	l := &loader{Model: m, src: src, shapes: map[string][]int{}}
+	l := &loader{Model: m, src: src, tensors: map[string]tensor{}}
 	for _, t := range spec.tensors() {
-		l.shapes[t.name] = t.shape
+		l.tensors[t.name] = t
 	}
 	l.all()
 	if l.err != nil {
@@ -86,6 +87,9 @@ func (o Options) check(s *Spec) error {
 	if o.Mapped && o.Bits != 0 {
 		return errors.New("weights that are rounded cannot be used from mapped files")
 	}
+	if o.Mapped && slices.ContainsFunc(s.tensors(), func(t tensor) bool { return t.turned }) {
+		return errors.New("weights that are stored as [in, out] cannot be used from mapped files")
+	}
 	if o.Grow != nil {
 		if o.Mapped {
 			return errors.New("a vocabulary that grows cannot be used from mapped files")
@@ -103,10 +107,10 @@ func (o Options) check(s *Spec) error {
 // loader fills a Model. After the first error its methods do nothing.
 type loader struct {
 	*Model
-	src    source
-	shapes map[string][]int
-	at     int // next free byte of small
-	err    error
+	src     source
+	tensors map[string]tensor
+	at      int // next free byte of small
+	err     error
 }
 
 func (l *loader) all() {
@@ -194,9 +198,6 @@ func (l *partLoader) vector(name string) kernels.Tensor { return l.loader.vector
 
 // matrix packs the named weights, each [rows, k], stacked.
 func (l *loader) matrix(k int, names ...string) *kernels.Matrix {
-	if l.err == nil && l.options.Check != nil {
-		l.err = l.options.Check()
-	}
 	if l.err != nil {
 		return nil
 	}
@@ -208,7 +209,24 @@ func (l *loader) matrix(k int, names ...string) *kernels.Matrix {
 			parts = append(parts, g.rows(t))
 		}
 	}
-	dt := l.options.quantized(l.spec.embedOrHead(names[0]))
+	m := l.pack(names[0], k, parts...)
+	if !l.options.Mapped {
+		for _, name := range names {
+			l.src.release(name)
+		}
+	}
+	return m
+}
+
+// pack packs the parts, each [rows, k], of a matrix that is called by a tensor's name.
+func (l *loader) pack(name string, k int, parts ...kernels.MatrixPart) *kernels.Matrix {
+	if l.err == nil && l.options.Check != nil {
+		l.err = l.options.Check()
+	}
+	if l.err != nil {
+		return nil
+	}
+	dt := l.options.quantized(l.spec, l.tensors[name])
 	if dt == 0 {
 		dt = l.packedAs(parts)
 	}
@@ -218,22 +236,21 @@ func (l *loader) matrix(k int, names ...string) *kernels.Matrix {
 	}
 	m, err := pack(dt, k, parts...)
 	if err != nil {
-		l.err = fmt.Errorf("%s: %w", names[0], err)
+		l.err = fmt.Errorf("%s: %w", name, err)
 		return nil
 	}
 	l.matrices = append(l.matrices, m)
 	if l.options.Mapped {
 		l.mapped += m.Bytes()
-		return m
+	} else {
+		l.bytes += m.Bytes()
 	}
-	for _, name := range names {
-		l.src.release(name)
-	}
-	l.bytes += m.Bytes()
 	return m
 }
 
-func (l *loader) tensor(name string) checkpoint.Tensor { return l.src.tensor(name, l.shapes[name]) }
+func (l *loader) tensor(name string) checkpoint.Tensor {
+	return l.src.tensor(name, l.tensors[name].shape)
+}
 
 // packedAs is the type of a matrix in memory: for float32 that of its parts if they agree, since converting on use is
 // exact and takes half the memory.

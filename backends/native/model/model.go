@@ -25,6 +25,7 @@ type Model struct {
 	matrices      []*kernels.Matrix // all there are
 	small         *kernels.Buffer   // all other weights and the rope tables
 	bytes, mapped int64             // of the weights in memory, and of those in mapped files
+	idle          int64             // of both, experts that one token does not choose
 }
 
 // layer is a decoder layer's weights. Norm weights are F32 [1, n], without rows where there is none.
@@ -64,12 +65,14 @@ func (m *Model) VocabSize() int { return m.spec.Vocab }
 // Bytes is the memory of the weights, without those that are used from mapped files.
 func (m *Model) Bytes() int64 { return m.bytes }
 
-// StepBytes is how many of them a step reads that computes logits: all but an embedding that is not the output matrix too.
+// StepBytes is how many of them a step of one token reads that computes logits: all but an embedding that is not the output
+// matrix too, and the experts that the token does not choose.
 func (m *Model) StepBytes() int64 {
-	if m.embed == m.head {
-		return m.bytes + m.mapped
+	n := m.bytes + m.mapped - m.idle
+	if m.embed != m.head {
+		n -= m.embed.Bytes()
 	}
-	return m.bytes + m.mapped - m.embed.Bytes()
+	return n
 }
 
 // Weights says what the weights are kept as.

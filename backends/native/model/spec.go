@@ -77,8 +77,11 @@ func (s *Spec) WeightBytes(o Options) (bytes int64) {
 		case !t.matrix:
 			bytes += int64(t.elements()) * int64(kernels.F32.Size())
 		case !o.Mapped:
-			dt := cmp.Or(o.quantized(s.embedOrHead(t.name)), s.storedAs(s.resolve(o.DType)))
+			dt := cmp.Or(o.quantized(s, t), s.storedAs(s.resolve(o.DType)))
 			rows, cols := t.shape[len(t.shape)-2], t.shape[len(t.shape)-1]
+			if t.turned {
+				rows, cols = cols, rows
+			}
 			bytes += int64(t.elements()/(rows*cols)) * kernels.MatrixBytes(dt, rows, cols)
 		}
 	}

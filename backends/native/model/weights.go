@@ -58,10 +58,12 @@ type tensor struct {
 	name   string
 	shape  []int
 	matrix bool
+	exact  bool // it is not rounded to Options.Bits
+	turned bool // it is stored as [in, out]
 }
 
 func vector(name string, shape ...int) tensor { return tensor{name: name, shape: shape} }
-func matrix(name string, shape ...int) tensor { return tensor{name, shape, true} }
+func matrix(name string, shape ...int) tensor { return tensor{name: name, shape: shape, matrix: true} }
 
 func (t tensor) elements() int {
 	n := 1

@@ -35,6 +35,7 @@ HYBRID = dict(num_hidden_layers=3, head_dim=16, linear_num_key_heads=2, linear_n
               linear_value_head_dim=5, max_position_embeddings=256, tokens=100,
               rope_parameters=dict(rope_type="default", rope_theta=100.0, partial_rotary_factor=0.25, mrope_section=[1, 1, 0],
                                    mrope_interleaved=True))
+MOE = dict(num_experts=6, num_experts_per_tok=2, moe_intermediate_size=12, rope_theta=1000.0)
 # By folder: the family's name in transformers, which is also that of its classes, and what its configuration has in place
 # of SIZES or beyond them. Windows are shorter than the prompt; layers are as many as show how they differ.
 CASES = {
@@ -71,14 +72,30 @@ CASES = {
         hidden_size=4, intermediate_size=4, depth=1, num_heads=1, patch_size=2, out_hidden_size=16, num_position_embeddings=4))),
     "granite": ("Granite", dict(embedding_multiplier=3.0, residual_multiplier=0.7, attention_multiplier=0.6,
                                 logits_scaling=1.5, rope_theta=1000.0)),
+    "mixtral": ("Mixtral", dict(num_local_experts=6, num_experts_per_tok=2, sliding_window=20, rope_theta=1000.0)),
+    "qwen3-moe": ("Qwen3Moe", dict(MOE, head_dim=8, num_hidden_layers=3, norm_topk_prob=True, mlp_only_layers=[1])),
+    "qwen2-moe": ("Qwen2Moe", dict(MOE, num_hidden_layers=4, decoder_sparse_step=2, shared_expert_intermediate_size=20,
+                                   use_sliding_window=True, sliding_window=13, max_window_layers=3)),
+    "gpt-oss": ("GptOss", dict(head_dim=8, num_local_experts=6, num_experts_per_tok=2, sliding_window=20,
+                               rope_parameters=dict(YARN, truncate=False, rope_theta=100.0))),
+    "glm4-moe": ("Glm4Moe", dict(head_dim=8, num_hidden_layers=3, n_routed_experts=8, num_experts_per_tok=3,
+                                 moe_intermediate_size=12, n_shared_experts=2, first_k_dense_replace=1, n_group=4, topk_group=2,
+                                 routed_scaling_factor=1.5, use_qk_norm=True, attention_bias=True, rope_theta=1000.0)),
+    "olmoe": ("Olmoe", dict(num_experts=6, num_experts_per_tok=3, rope_theta=1000.0)),
+    "granite-moe": ("GraniteMoe", dict(num_local_experts=6, num_experts_per_tok=2, embedding_multiplier=3.0,
+                                       residual_multiplier=0.7, attention_multiplier=0.6, logits_scaling=1.5, rope_theta=1000.0)),
     "olmo2": ("Olmo2", dict(rope_theta=1000.0)),
     "olmo3": ("Olmo3", dict(num_hidden_layers=4, sliding_window=16, rope_theta=1000.0, rope_scaling=YARN)),
     "smollm3": ("SmolLM3", dict(num_hidden_layers=3, no_rope_layer_interval=2, rope_theta=1000.0)),
 }
+# In these, all-linear is also the experts, which no adapter can change.
+PACKED, ATTENTION = ("Mixtral", "Olmoe", "Qwen3Moe", "Glm4Moe"), ["q_proj", "k_proj", "v_proj", "o_proj"]
 TOKENS = 60  # of the prompt, where the case does not say
 ROWS = [0, 1, 17]  # of which the logits are kept, beside those of the last
 GREEDY = 64  # tokens after the prompt
 GAP = 0.005  # least difference of the two best logits of a greedy step: far above what float32 rounds
+ROUTED = 0.0005  # least gap of two experts of which one is chosen, and one not, by what they are chosen by
+ROUTED_ROUGHLY = 0.01  # likewise in the prompt: with a smaller one, bfloat16 chooses others
 VARIETY = 8  # different tokens among them, at least
 
 
@@ -95,6 +112,31 @@ def randomize(parameters):
                 size = 0.4 if "embed" in name else 1.5  # with larger embeddings a token is followed by itself
                 noise = size * noise / p.shape[-1] ** 0.5
             p.copy_(noise.to(torch.bfloat16))
+
+
+class Choices:
+    """The closest choice of experts that a model made."""
+
+    def __init__(self, model):
+        self.gap = float("inf")
+        for module in model.modules():
+            if type(module).__name__.lower().endswith("router"):
+                module.register_forward_hook(self.see)
+
+    def see(self, router, _, out):
+        values, k = out[0], router.top_k
+        if hasattr(router, "e_score_correction_bias"):
+            values = values.sigmoid() + router.e_score_correction_bias
+        if (getattr(router, "num_group", 1) or 1) > 1:
+            groups = values.view(len(values), router.num_group, -1)
+            best = groups.topk(2).values.sum(-1).topk(router.num_group)
+            self.see_gap(best.values, router.topk_group)
+            for left in best.indices[:, router.topk_group:].T:
+                groups[torch.arange(len(values)), left] = float("-inf")
+        self.see_gap(values.sort(descending=True).values, k)
+
+    def see_gap(self, values, k):
+        self.gap = min(self.gap, (values[:, k - 1] - values[:, k]).min().item())
 
 
 def logits(model, tokens):
@@ -129,6 +171,7 @@ def make(family, keys):
     kind = "ForConditionalGeneration" if vision else "ForCausalLM"
     model = getattr(transformers, family.removesuffix("Text") + kind)(config).eval()
     randomize(model.named_parameters())
+    randomize((k, b) for k, b in model.named_buffers() if "correction_bias" in k)
     return model, torch.randint(3, SIZES["vocab_size"], (length,))
 
 
@@ -151,8 +194,12 @@ def write(name, family, keys):
     for attempt in range(1000):
         torch.manual_seed(zlib.crc32(name.encode()) + attempt)
         model, tokens = make(family, keys)
+        choices = Choices(model)
+        logits(model, tokens)
+        if choices.gap < ROUTED_ROUGHLY:
+            continue
         following, gap = greedy(model, tokens, GREEDY)
-        if gap >= GAP and len(set(following)) >= VARIETY:
+        if gap >= GAP and len(set(following)) >= VARIETY and choices.gap >= ROUTED:
             break
     else:
         raise RuntimeError(f"{name}: no seed will do")
@@ -161,13 +208,17 @@ def write(name, family, keys):
                   tokens=tokens.tolist(), rows=rows, logits=kept(logits(model, tokens), rows), greedy=following, gap=round(gap, 6))
     folder = pathlib.Path(name)
     save(folder, model)
-    lora = peft.LoraConfig(r=4, lora_alpha=6, target_modules="all-linear", exclude_modules=r".*(vision|visual|projector).*")
+    lora = peft.LoraConfig(r=4, lora_alpha=6, target_modules=ATTENTION if family in PACKED else "all-linear",
+                           exclude_modules=r".*(vision|visual|projector).*")
     adapter = peft.get_peft_model(model, lora).eval()
-    randomize((k, p) for k, p in adapter.named_parameters() if "lora_" in k)
+    choices.gap = 0
+    while choices.gap < ROUTED:
+        randomize((k, p) for k, p in adapter.named_parameters() if "lora_" in k)
+        choices.gap = float("inf")
+        golden["adapter_logits"] = kept(logits(adapter, tokens), rows)
     adapter.save_pretrained(folder / "adapter")
     (folder / "adapter" / "README.md").unlink()
     rewrite(folder / "adapter" / "adapter_config.json", lambda c: c.update(target_modules=sorted(c["target_modules"])))
-    golden["adapter_logits"] = kept(logits(adapter, tokens), rows)
     (folder / "golden.json").write_text(json.dumps(golden) + "\n")
     print(f"{name}: attempt {attempt}, gap {gap:.3g}, {len(set(following))} different tokens")
 

@@ -54,8 +54,14 @@ type Config struct {
 	UpstreamTimeout      time.Duration // 0: none
 	UpstreamCommand      []string
 	UpstreamStartTimeout time.Duration
+	HubID                string // no option: the id that ModelNameOrPath, now a folder, was downloaded by
+	Hub                  string
 	CacheDir             string
 	ModelRevision        string
+	HubOffline           bool
+	HFHubToken           string
+	MSHubToken           string
+	OMHubToken           string
 	TrustRemoteCode      bool
 	VLLMGPUUtil          float64
 	VLLMEnforceEager     bool

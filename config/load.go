@@ -286,6 +286,11 @@ func (l *loader) environ(environ []string) {
 		}
 		delete(env, own)
 	}
+	for name, hub := range map[string]string{"USE_MODELSCOPE_HUB": "modelscope", "USE_OPENMIND_HUB": "modelers"} {
+		if use, _ := parseBool(env[name]); use && l.res.sources["hub"] == "" {
+			l.set(l.lookup("hub"), name, hub)
+		}
+	}
 	for _, name := range slices.Sorted(maps.Keys(environmentNotes)) {
 		if _, ok := env[name]; ok {
 			l.idle = append(l.idle, name+" ("+environmentNotes[name]+")")

@@ -24,12 +24,14 @@ const (
 	model  = "Model"
 	engine = "Native engine"
 	proxy  = "Proxied engines"
+	hubs   = "Hub"
 	web    = "Server"
 	logs   = "Log"
 	talk   = "Chat"
 	speed  = "Bench"
 
 	all       = "serve, chat, bench"
+	allPull   = all + ", pull"
 	serve     = "serve"
 	chat      = "chat"
 	bench     = "bench"
@@ -46,13 +48,13 @@ func (c *Config) options() []*Option {
 }
 
 // groups are the headings in the order of lists.
-var groups = []string{model, prompts, sampling, engine, proxy, web, logs, talk, speed}
+var groups = []string{model, hubs, prompts, sampling, engine, proxy, web, logs, talk, speed}
 
 // ownOptions are the rows of what LlamaFactory does not have, or has under the same name.
 func (c *Config) ownOptions() []*Option {
 	return []*Option{
-		{Name: "model_name_or_path", Aliases: []string{"model"}, target: &c.ModelNameOrPath, Group: model, Commands: all,
-			Backends: "all", Help: "folder of the checkpoint, with url or upstream_url the id of a model there; empty is " +
+		{Name: "model_name_or_path", Aliases: []string{"model"}, target: &c.ModelNameOrPath, Group: model, Commands: allPull,
+			Backends: "all", Help: "folder of the checkpoint or its id on a hub, with url or upstream_url the id of a model there; empty is " +
 				"the built-in model, with a URL the first one served"},
 		{Name: "served_model_name", target: &c.ServedModelName, Env: []string{"API_MODEL_NAME"}, Group: model,
 			Commands: all, Backends: "all", Help: "id that clients use; empty is the folder's name"},
@@ -156,10 +158,6 @@ func (c *Config) ownOptions() []*Option {
 				"python3,-m,sglang.launch_server"},
 		{Name: "upstream_start_timeout", target: &c.UpstreamStartTimeout, Default: "30m", Min: 0.001, Max: 1e9, Group: proxy, Commands: all,
 			Backends: proxied, Help: "how long a server may take to start"},
-		{Name: "cache_dir", target: &c.CacheDir, Group: proxy, Commands: all, Backends: proxied,
-			Help: "folder for the downloads of a server that is started; empty is its own default"},
-		{Name: "model_revision", target: &c.ModelRevision, Default: "main", Group: proxy, Commands: all, Backends: proxied,
-			Help: "branch, tag or commit of a model that a server downloads"},
 		{Name: "trust_remote_code", target: &c.TrustRemoteCode, Default: "false", Group: proxy, Commands: all, Backends: proxied,
 			Help: "let a server that is started run code from the checkpoint"},
 		{Name: "vllm_gpu_util", target: &c.VLLMGPUUtil, Default: "0.9", Min: 0.01, Max: 1, Group: proxy, Commands: all, Backends: "vllm",
@@ -201,6 +199,22 @@ func (c *Config) ownOptions() []*Option {
 		{Name: "allow_runtime_lora_updating", target: &c.AllowRuntimeLoRAUpdating, Env: []string{"VLLM_ALLOW_RUNTIME_LORA_UPDATING"},
 			Default: "false", Group: web, Commands: serve, Backends: proxied,
 			Help: "let clients load and unload adapters while serving"},
+		{Name: "hub", target: &c.Hub, Default: "huggingface", Choices: []string{"huggingface", "modelscope", "modelers"}, Group: hubs,
+			Commands: allPull, Backends: "native", Help: "where a model is downloaded from if there is no such folder; " +
+				"USE_MODELSCOPE_HUB=1 and USE_OPENMIND_HUB=1 in the environment choose the last two"},
+		{Name: "model_revision", Aliases: []string{"revision"}, target: &c.ModelRevision, Default: "main", Group: hubs, Commands: allPull,
+			Backends: "all", Help: "branch, tag or commit of a model that is downloaded"},
+		{Name: "cache_dir", target: &c.CacheDir, Group: hubs, Commands: allPull, Backends: "all",
+			Help: "folder for downloads; empty is that of the hub's own library, such as ~/.cache/huggingface/hub"},
+		{Name: "hub_offline", target: &c.HubOffline, Default: "false", Group: hubs, Commands: allPull, Backends: "native",
+			Help: "use what was downloaded before and ask no hub; HF_HUB_OFFLINE=1 says so too"},
+		{Name: "hf_hub_token", target: &c.HFHubToken, Secret: true, Group: hubs, Commands: allPull, Backends: "native",
+			Help: "token for Hugging Face; empty is HF_TOKEN, else the file that its login command writes"},
+		{Name: "ms_hub_token", target: &c.MSHubToken, Secret: true, Group: hubs, Commands: allPull, Backends: "native",
+			Help: "token for ModelScope; empty is MODELSCOPE_API_TOKEN"},
+		{Name: "om_hub_token", target: &c.OMHubToken, Secret: true, Group: hubs, Commands: allPull, Backends: "native",
+			Help: "token for Modelers; empty is OM_HUB_TOKEN"},
+
 		{Name: "host", target: &c.Host, Env: []string{"API_HOST"}, Default: "127.0.0.1", Group: web, Commands: serve,
 			Help: "address to listen on; 0.0.0.0 is all interfaces (the container image's default)"},
 		{Name: "port", target: &c.Port, Env: []string{"API_PORT"}, Default: "8000", Max: 65535, Group: web,
@@ -230,9 +244,9 @@ func (c *Config) ownOptions() []*Option {
 			Help: "after SIGTERM, time for running requests to finish"},
 
 		{Name: "log_level", target: &c.LogLevel, Env: []string{"LLAMAFACTORY_VERBOSITY"}, Default: "info", Choices: []string{"debug", "info", "warn", "error"},
-			Group: logs, Commands: all, Help: "least important messages to print"},
+			Group: logs, Commands: allPull, Help: "least important messages to print"},
 		{Name: "log_format", target: &c.LogFormat, Default: "auto", Choices: []string{"auto", "json", "console"},
-			Group: logs, Commands: all, Help: "auto is console on a terminal and json elsewhere"},
+			Group: logs, Commands: allPull, Help: "auto is console on a terminal and json elsewhere"},
 		{Name: "access_log", target: &c.AccessLog, Default: "true", Group: logs, Commands: serve,
 			Help: "one line a request, with tokens and times, never with prompts or keys"},
 

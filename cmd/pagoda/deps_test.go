@@ -26,6 +26,7 @@ var arrows = map[string]row{
 	"engine/fake":                 {deps: "engine", never: "net/http"},
 	"openapi":                     {},
 	"server":                      {deps: "engine openapi"},
+	"hub":                         {},
 	"config":                      {never: "net/http"},
 	"checkpoint":                  {never: "net/http"},
 	"ffi":                         {never: "net/http"},

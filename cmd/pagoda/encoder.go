@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"path/filepath"
 	"strings"
 
 	"github.com/rs/zerolog"
@@ -23,7 +22,7 @@ func servesEncoder(cfg *config.Config) (bool, error) {
 
 // isEncoder leaves it to the loaders to say what is wrong with a folder.
 func isEncoder(cfg *config.Config) (bool, error) {
-	if cfg.ModelNameOrPath == "" || isFolder(cfg.ModelNameOrPath) != nil {
+	if cfg.ModelNameOrPath == "" {
 		return false, nil
 	}
 	ck, err := checkpoint.Open(cfg.ModelNameOrPath)
@@ -46,11 +45,11 @@ func isEncoder(cfg *config.Config) (bool, error) {
 }
 
 func loadEncoder(cfg *config.Config, log zerolog.Logger) (*encoder.Engine, error) {
-	abs, err := filepath.Abs(cfg.ModelNameOrPath)
+	root, err := modelRoot(cfg)
 	if err != nil {
-		return nil, fmt.Errorf("model_name_or_path: %w", err)
+		return nil, err
 	}
-	o := encoder.Options{Dir: cfg.ModelNameOrPath, Name: cfg.ServedModelName, Root: filepath.Base(abs), PoolingType: cfg.PoolingType,
+	o := encoder.Options{Dir: cfg.ModelNameOrPath, Name: cfg.ServedModelName, Root: root, PoolingType: cfg.PoolingType,
 		DType: cfg.InferDType, Threads: cfg.Threads, Kernels: cfg.CPUKernels, MemoryBytes: availableMemory(), MaxModelLen: cfg.MaxModelLen,
 		MaxNumSeqs: cfg.MaxNumSeqs, MaxBatchedTokens: cfg.MaxNumBatchedTokens, MaxQueue: cfg.MaxQueue, Log: log}
 	if o.Name == "" {

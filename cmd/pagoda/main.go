@@ -44,6 +44,7 @@ func rootCommand() *cobra.Command {
 
   pagoda serve                            on http://127.0.0.1:8000
   pagoda serve --model /path/checkpoint   a model of your own
+  pagoda serve --model Qwen/Qwen3-0.6B    one from Hugging Face
   pagoda chat                             a conversation, without a server`,
 		Version:       buildLine(),
 		SilenceErrors: true,
@@ -60,6 +61,7 @@ func rootCommand() *cobra.Command {
 		configured("serve", "the HTTP server", serve, "api"),
 		configured("chat", "a conversation in the terminal", chat),
 		configured("bench", "how fast a model answers here, or a server's", benchmark),
+		pullCommand(),
 		flagsCommand(), versionCommand(), doctorCommand(), healthCommand(),
 	)
 	// Cobra itself reports unknown commands; they are mistakes of usage too.

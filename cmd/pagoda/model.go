@@ -1,11 +1,10 @@
 package main
 
 import (
-	"errors"
+	"context"
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"runtime/debug"
 
 	"github.com/KimMachineGun/automemlimit/memlimit"
@@ -31,7 +30,7 @@ func tuneRuntime(log zerolog.Logger) {
 }
 
 // nativeOptions translates the configuration for the native engine.
-func nativeOptions(cfg *config.Config, log zerolog.Logger) (native.Options, error) {
+func nativeOptions(ctx context.Context, cfg *config.Config, log zerolog.Logger) (native.Options, error) {
 	o := native.Options{
 		DType: cfg.InferDType, QuantizationBits: cfg.QuantizationBit, Threads: cfg.Threads, Kernels: cfg.CPUKernels, LoadFormat: cfg.LoadFormat, Mmap: cfg.Mmap,
 		MemoryBytes: availableMemory(), MaxModelLen: cfg.MaxModelLen, KVCacheBytes: cfg.KVCacheMemory, KVDType: cfg.KVCacheDType,
@@ -54,13 +53,14 @@ func nativeOptions(cfg *config.Config, log zerolog.Logger) (native.Options, erro
 		return o, err
 	}
 	for _, a := range adapters {
-		if err := isFolder(a.Path); err != nil {
+		dir, err := folderOf(ctx, cfg, a.Path, log)
+		if err != nil {
 			return o, fmt.Errorf("adapter_name_or_path: %w", err)
 		}
-		o.Adapters = append(o.Adapters, native.AdapterSource{Name: a.Name, Dir: a.Path})
+		o.Adapters = append(o.Adapters, native.AdapterSource{Name: a.Name, Dir: dir})
 	}
 	if cfg.DraftModel != "" {
-		if err := isFolder(cfg.DraftModel); err != nil {
+		if o.DraftDir, err = folderOf(ctx, cfg, cfg.DraftModel, log); err != nil {
 			return o, fmt.Errorf("draft_model: %w", err)
 		}
 	}
@@ -127,17 +127,13 @@ func vocabularyOptions(cfg *config.Config, log zerolog.Logger) (native.Vocabular
 }
 
 // chooseModel fills in the checkpoint: the folder given, or the built-in model with its adapters.
-func chooseModel(o *native.Options, cfg *config.Config) error {
+func chooseModel(o *native.Options, cfg *config.Config) (err error) {
 	o.Name = cfg.ServedModelName
-	if dir := cfg.ModelNameOrPath; dir != "" {
-		if err := isFolder(dir); err != nil {
-			return fmt.Errorf("model_name_or_path: %w", err)
+	if cfg.ModelNameOrPath != "" {
+		o.Dir = cfg.ModelNameOrPath
+		if o.Root, err = modelRoot(cfg); err != nil {
+			return err
 		}
-		abs, err := filepath.Abs(dir)
-		if err != nil {
-			return fmt.Errorf("model_name_or_path: %w", err)
-		}
-		o.Dir, o.Root = dir, filepath.Base(abs)
 		if o.Name == "" {
 			o.Name = o.Root
 		}
@@ -161,23 +157,12 @@ func chooseModel(o *native.Options, cfg *config.Config) error {
 	return nil
 }
 
-func isFolder(path string) error {
-	info, err := os.Stat(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("there is no folder %s, and this version downloads nothing", path)
-	}
-	if err != nil {
-		return err
-	}
-	if !info.IsDir() {
-		return fmt.Errorf("%s is not a folder", path)
-	}
-	return nil
-}
-
 // loadModel loads the configured model.
-func loadModel(cfg *config.Config, log zerolog.Logger) (*native.Engine, error) {
-	o, err := nativeOptions(cfg, log)
+func loadModel(ctx context.Context, cfg *config.Config, log zerolog.Logger) (*native.Engine, error) {
+	if err := findModel(ctx, cfg, log); err != nil {
+		return nil, err
+	}
+	o, err := nativeOptions(ctx, cfg, log)
 	if err != nil {
 		return nil, err
 	}

@@ -82,6 +82,11 @@ func addModel(ctx context.Context, router *engine.Router, cfg *config.Config, up
 	var eng engine.Engine
 	isEncoder := false
 	if !cfg.Proxied() {
+		own := *cfg // which findModel changes
+		cfg = &own
+		if err := findModel(ctx, cfg, log); err != nil {
+			return nil, err
+		}
 		if isEncoder, err = servesEncoder(cfg); err != nil {
 			return nil, err
 		}
@@ -94,7 +99,7 @@ func addModel(ctx context.Context, router *engine.Router, cfg *config.Config, up
 		made = func(ev *zerolog.Event) { ev.Str("backend", cfg.InferBackend) }
 	} else {
 		var own *native.Engine
-		if own, err = loadModel(cfg, log); err == nil {
+		if own, err = loadModel(ctx, cfg, log); err == nil {
 			eng, made = own, func(ev *zerolog.Event) { logNative(ev, own) }
 		}
 	}

@@ -1,6 +1,7 @@
 package blackbox
 
 import (
+	"encoding/json"
 	"io"
 	"net/http"
 	"os"
@@ -47,6 +48,58 @@ var optionTests = map[string]struct {
 		a := p.must(t, chatPath, say(demo, "What is 12 + 7?").with(fields{"skip_special_tokens": false}))
 		if c := a.choices[0]; c.reasoning != "" || !strings.HasPrefix(c.text, "<think>") {
 			t.Errorf("%+v", c)
+		}
+	}},
+	"template": {args: []string{"--template", "default"}, check: func(t *testing.T, p *process) {
+		p.wantPrompt(t, say(demo, "hi"), "Human: hi<|im_end|>\nAssistant:")
+	}},
+	"tool_format": {args: []string{"--template", "chatml", "--tool-format", "mistral"}, check: func(t *testing.T, p *process) {
+		p.wantPrompt(t, say(demo, "hi").with(fields{"tools": json.RawMessage(`[{"type": "function", "function": {"name": "f"}}]`)}),
+			"<|im_start|>system\n[AVAILABLE_TOOLS] [{\"type\": \"function\", \"function\": {\"name\": \"f\"}}][/AVAILABLE_TOOLS]<|im_end|>\n"+
+				"<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n")
+	}},
+	"default_system": {args: []string{"--default-system", "Be kind."}, check: func(t *testing.T, p *process) {
+		p.wantPrompt(t, say(demo, "hi"), "<|im_start|>system\nBe kind.<|im_end|>\n<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n")
+	}},
+	"enable_thinking": {args: []string{"--template", "qwen3", "--enable-thinking", "false"}, check: func(t *testing.T, p *process) {
+		p.wantPrompt(t, say(demo, "hi"), "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n")
+	}},
+	"preserve_thinking": {args: []string{"--template", "qwen3", "--preserve-thinking"}, check: func(t *testing.T, p *process) {
+		p.wantPrompt(t, fields{"model": demo, "messages": []fields{{"role": "user", "content": "a"},
+			{"role": "assistant", "content": "<think>\nx\n</think>\n\nb"}, {"role": "user", "content": "c"}}},
+			"<|im_start|>user\na<|im_end|>\n<|im_start|>assistant\n<think>\nx\n</think>\n\nb<|im_end|>\n"+
+				"<|im_start|>user\nc<|im_end|>\n<|im_start|>assistant\n")
+	}},
+	"do_sample":   {args: []string{"--generation-config", "none", "--do-sample", "false"}, check: wantStories(1, 1)},
+	"temperature": {args: []string{"--temperature", "2"}, check: wantStories(2, 16)},
+	"top_p":       {args: []string{"--generation-config", "none", "--top-p", "0.001"}, check: wantStories(1, 1)},
+	"top_k":       {args: []string{"--generation-config", "none", "--top-k", "1"}, check: wantStories(1, 1)},
+	"repetition_penalty": {args: []string{"--repetition-penalty", "100"}, check: func(t *testing.T, p *process) {
+		a := p.must(t, completionPath, fields{"model": demo, "prompt": "a a a", "temperature": 0, "max_tokens": 20, "ignore_eos": true, "return_token_ids": true})
+		seen := map[int32]bool{}
+		for _, id := range a.choices[0].ids {
+			if seen[id] {
+				t.Errorf("token %d twice in %v", id, a.choices[0].ids)
+			}
+			seen[id] = true
+		}
+	}},
+	"max_tokens": {args: []string{"--max-tokens", "3"}, check: func(t *testing.T, p *process) {
+		if a := p.must(t, chatPath, say(demo, "Tell me a story.")); a.choices[0].finish != "length" {
+			t.Errorf("%+v", a.choices[0])
+		}
+	}},
+	"skip_special_tokens": {args: []string{"--skip-special-tokens", "false", "--reasoning-parser", "none"}, check: func(t *testing.T, p *process) {
+		if c := p.must(t, chatPath, say(demo, "What is 12 + 7?")).choices[0]; !strings.HasPrefix(c.text, "<think>") {
+			t.Errorf("%+v", c)
+		}
+	}},
+	"default_model": {args: []string{"--default-model", "pirate"}, check: func(t *testing.T, p *process) {
+		p.wantText(t, say("gpt-3.5-turbo", "hi"), "Arr, Hi! How can I help you, matey.")
+	}},
+	"root_path": {args: []string{"--root-path", "/llm"}, check: func(t *testing.T, p *process) {
+		if resp := p.do(t, http.MethodGet, "/llm/v1/models"); resp.StatusCode != http.StatusOK {
+			t.Errorf("status %d", resp.StatusCode)
 		}
 	}},
 	"add_tokens": {args: []string{"--add-tokens", "<new>,the"}, check: func(t *testing.T, p *process) {
@@ -263,7 +316,10 @@ var testedElsewhere = map[string]string{
 	"upstream_url": "TestUpstreams", "upstream_url_file": "TestUpstreamList", "upstream_api_key": "TestUpstreams",
 	"upstream_routes": "TestUpstreams", "allow_runtime_lora_updating": "TestUpstreamAdapters", "upstream_wait": "TestUpstreamWait", "upstream_timeout": "TestUpstreamStall",
 	"upstream_command": "TestSpawned", "upstream_start_timeout": "TestSpawnedTooSlow",
-	"cache_dir": commandLines, "model_revision": commandLines, "trust_remote_code": commandLines, "vllm_gpu_util": commandLines,
+	"rope_scaling": "native's TestRopeScaling", "num_beams": "config's TestIdleKeys", "length_penalty": "config's TestIdleKeys", "stage": "config's TestIdleKeys",
+	"finetuning_type": "config's TestIdleKeys", "adapter_folder": "config's TestAdapterFolder",
+	"hub": "hub's TestPull", "hf_hub_token": "hub's TestToken", "ms_hub_token": "hub's TestToken", "om_hub_token": "hub's TestToken",
+	"cache_dir": "TestPull", "model_revision": "TestPull", "hub_offline": "TestPull", "trust_remote_code": commandLines, "vllm_gpu_util": commandLines,
 	"vllm_enforce_eager": commandLines, "vllm_max_lora_rank": commandLines, "vllm_config": commandLines, "sglang_maxlen": commandLines,
 	"sglang_mem_fraction": commandLines, "sglang_tp_size": commandLines, "sglang_lora_backend": commandLines,
 	"sglang_config": commandLines, "cpu_infer": commandLines, "chunk_size": commandLines, "kt_maxlen": commandLines,
@@ -310,6 +366,30 @@ func (p *process) wantText(t *testing.T, body fields, want string) {
 	t.Helper()
 	if got := p.must(t, chatPath, body).choices[0].text; got != want {
 		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+// wantPrompt checks the text of a request's prompt.
+func (p *process) wantPrompt(t *testing.T, body fields, want string) {
+	t.Helper()
+	a := p.must(t, chatPath, body.with(fields{"max_tokens": 1, "return_token_ids": true}))
+	if got := p.detokenize(t, a.promptIDs...); got != want {
+		t.Errorf("prompt %q, want %q", got, want)
+	}
+}
+
+// wantStories counts how many of 16 stories differ, as the server's sampling defaults have them.
+func wantStories(least, most int) func(t *testing.T, p *process) {
+	return func(t *testing.T, p *process) {
+		t.Helper()
+		texts := map[string]bool{}
+		for _, c := range p.must(t, chatPath, fields{"model": demo, "n": 16, "seed": 1, "max_tokens": 20,
+			"messages": say(demo, "Tell me a story.")["messages"]}).choices {
+			texts[c.text] = true
+		}
+		if n := len(texts); n < least || n > most {
+			t.Errorf("%d different stories, want %d to %d", n, least, most)
+		}
 	}
 }
 

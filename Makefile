@@ -42,7 +42,7 @@ need: # say in one line each what is missing
 
 test: build ## all tests; ends with a list of what was skipped and why
 	@rm -f build/skipped.txt
-	@$(MAKE) --no-print-directory -k sdk-python sdk-node gotest arm64 schemathesis; status=$$?; \
+	@$(MAKE) --no-print-directory -k sdk-python sdk-node gotest minilm arm64 schemathesis; status=$$?; \
 		sh test/skipped.sh build/skipped.txt; exit $$status
 
 gotest: $(LIB)
@@ -56,6 +56,9 @@ sdk-python: build
 
 schemathesis: build
 	@sh test/python/run.sh schemathesis
+
+minilm: need # a real encoder, from a package
+	@sh test/minilm.sh
 
 sdk-node: build
 	@sh test/node/run.sh

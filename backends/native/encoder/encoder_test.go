@@ -200,3 +200,103 @@ func TestLongestFirst(t *testing.T) {
 		}
 	}
 }
+
+// TestMiniLM compares all-MiniLM-L6-v2 with sentence-transformers, on each kernel variant but the slow reference;
+// test/minilm.sh fetches its weights.
+func TestMiniLM(t *testing.T) {
+	dir := os.Getenv("PAGODA_MINILM")
+	if dir == "" {
+		t.Skip("PAGODA_MINILM names no folder with the model; make minilm fetches it")
+	}
+	var want struct {
+		Texts   []string
+		Vectors [][]float64
+	}
+	data, err := os.ReadFile("testdata/minilm.json")
+	if err == nil {
+		err = json.Unmarshal(data, &want)
+	}
+	if err != nil || len(want.Texts) < 10 {
+		t.Fatalf("%d texts, %v", len(want.Texts), err)
+	}
+	for _, variant := range kernels.Variants() {
+		if variant == "ref" {
+			continue
+		}
+		e, err := New(Options{Dir: dir, Name: "m", Kernels: variant})
+		if err != nil {
+			t.Fatal(err)
+		}
+		worst := 0.0
+		for i, v := range embed(t, e, want.Texts...) {
+			for k, x := range v {
+				d := math.Abs(float64(x) - want.Vectors[i][k])
+				if worst = max(worst, d); !(d <= 1e-4) {
+					t.Fatalf("%s: text %d, number %d is %g, want %g", variant, i, k, x, want.Vectors[i][k])
+				}
+			}
+		}
+		t.Logf("%s: worst difference %.2g", variant, worst)
+		if err := e.Close(context.Background()); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// TestCancel: texts of a request that nobody waits for leave the queue, and a step that fails costs its own texts only.
+func TestCancel(t *testing.T) {
+	e, _ := open(t, "bert", Options{MaxNumSeqs: 1, MaxQueue: 4})
+	r := e.runner
+	make1 := func(id int32) *text { return &text{ids: []int32{id}, second: 1} }
+	ctx, leave := context.WithCancel(t.Context())
+	leave()
+	texts := make([]*text, 200)
+	for i := range texts {
+		texts[i] = make1(5)
+	}
+	err := r.run(ctx, "a", 0, texts)
+	if got, ok := errors.AsType[*engine.Error](err); err != nil && (!ok || got.Code != engine.Canceled) {
+		t.Errorf("%v", err)
+	}
+	if s := r.load(); s.Waiting != 0 {
+		t.Errorf("%d texts wait for nobody", s.Waiting)
+	}
+	err = r.run(t.Context(), "a", 0, []*text{make1(1 << 20)}) // beyond the vocabulary: the step fails
+	if got, ok := errors.AsType[*engine.Error](err); !ok || got.Code != engine.Internal {
+		t.Errorf("%v", err)
+	}
+	if err := r.run(t.Context(), "a", 0, []*text{make1(5)}); err != nil {
+		t.Errorf("after a step that failed: %v", err)
+	}
+}
+
+// TestChoose: priorities first, then tenants in turn, then the order of arrival; full is refused.
+func TestChoose(t *testing.T) {
+	r := newRunner(&workspace{tokens: 6, seqs: 4}, nil, 3, "m", nil)
+	add := func(tenant string, priority int, lens ...int) {
+		j := &job{tenant: tenant, priority: priority}
+		r.join(tenant)
+		for _, n := range lens {
+			r.waiting = append(r.waiting, &text{job: j, ids: make([]int32, n)})
+		}
+	}
+	add("a", 0, 2, 2, 2)
+	add("b", 0, 1, 3)
+	add("c", -1, 1)
+	var got []string
+	for len(r.waiting) > 0 {
+		step := "|"
+		for _, x := range r.choose() {
+			step += fmt.Sprint(x.job.tenant, len(x.ids))
+		}
+		got = append(got, step)
+	}
+	if want := []string{"|c1a2b1", "|b3a2", "|a2"}; !slices.Equal(got, want) {
+		t.Errorf("%q, want %q", got, want)
+	}
+	add("a", 0, 1, 1, 1)
+	err := r.run(t.Context(), "b", 0, []*text{{ids: []int32{1}}})
+	if e, ok := errors.AsType[*engine.Error](err); !ok || e.Code != engine.Busy {
+		t.Errorf("%v", err)
+	}
+}

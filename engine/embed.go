@@ -65,6 +65,8 @@ type Embedding struct {
 type ScoreRequest struct {
 	Pooling
 	Pairs []Pair
+	// Field is what errors call the list of second texts, as the client does.
+	Field string
 	// MaxSecond is how many tokens of each pair's second text are kept at most; 0 is all.
 	MaxSecond int
 }

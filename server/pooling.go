@@ -210,7 +210,7 @@ func (s *Server) rerank(w http.ResponseWriter, r *http.Request, body []byte) (an
 		return nil, err
 	}
 	c := &checker{model: model}
-	req := &engine.ScoreRequest{Pooling: c.poolingOf(&b.Pooling), MaxSecond: orZero(b.MaxTokensPerDoc)}
+	req := &engine.ScoreRequest{Pooling: c.poolingOf(&b.Pooling), Field: "documents", MaxSecond: orZero(b.MaxTokensPerDoc)}
 	if orZero(b.Query) == "" {
 		c.bad("query", "is required and must not be empty")
 	}
@@ -262,7 +262,7 @@ func (s *Server) scores(w http.ResponseWriter, r *http.Request, body []byte) (an
 		return nil, err
 	}
 	c := &checker{model: model}
-	req := &engine.ScoreRequest{Pooling: c.poolingOf(&b.Pooling), Pairs: c.pairs(b.Text1, b.Text2)}
+	req := &engine.ScoreRequest{Pooling: c.poolingOf(&b.Pooling), Pairs: c.pairs(b.Text1, b.Text2), Field: "text_2"}
 	if err := s.finishPooling(w, c, b.Unknown, &req.Pooling); err != nil {
 		return nil, err
 	}

@@ -167,8 +167,12 @@ func TestRefuses(t *testing.T) {
 	wantParam(t, ask(func(r *engine.EmbedRequest) { r.Model = "x" }), "model")
 	wantParam(t, ask(func(r *engine.EmbedRequest) { r.Inputs[0].Tokens = []int32{1 << 20} }), "input[0]")
 	wantParam(t, ask(func(r *engine.EmbedRequest) { r.Truncate = new(1) }), "truncate_prompt_tokens")
-	_, err = e.Score(t.Context(), &engine.ScoreRequest{Pooling: engine.Pooling{Model: "m"}, Pairs: []engine.Pair{{First: "a", Second: "b"}}})
-	wantParam(t, err, "model")
+	score := &engine.ScoreRequest{Pooling: engine.Pooling{Model: "m"}, Field: "documents", Pairs: []engine.Pair{{First: "a", Second: "a"}, {First: "a", Second: long.Text}}}
+	_, err = e.Score(t.Context(), score)
+	wantParam(t, err, "documents[1]")
+	score.MaxSecond = 3
+	_, err = e.Score(t.Context(), score)
+	wantParam(t, err, "max_tokens_per_doc")
 	for _, err := range e.Generate(t.Context(), &engine.Request{}) {
 		wantParam(t, err, "model")
 	}
@@ -298,5 +302,23 @@ func TestChoose(t *testing.T) {
 	err := r.run(t.Context(), "b", 0, []*text{{ids: []int32{1}}})
 	if e, ok := errors.AsType[*engine.Error](err); !ok || e.Code != engine.Busy {
 		t.Errorf("%v", err)
+	}
+}
+
+// TestCosines: an embedder scores pairs by the cosine of their vectors.
+func TestCosines(t *testing.T) {
+	e, g := open(t, "bert", Options{})
+	got, err := e.Score(t.Context(), &engine.ScoreRequest{Pooling: engine.Pooling{Model: "m"},
+		Pairs: []engine.Pair{{First: g.Texts[0], Second: g.Texts[0]}, {First: g.Texts[0], Second: g.Texts[2]}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, b := g.Pooled["mean"][0], g.Pooled["mean"][2]
+	var ab, aa, bb float64
+	for i := range a {
+		ab, aa, bb = ab+a[i]*b[i], aa+a[i]*a[i], bb+b[i]*b[i]
+	}
+	if want := ab / math.Sqrt(aa*bb); !(math.Abs(got.Scores[0]-1) <= 1e-6) || !(math.Abs(got.Scores[1]-want) <= 1e-4) {
+		t.Errorf("%v, want 1 and %g", got.Scores, want)
 	}
 }

@@ -329,7 +329,7 @@ func (e *Engine) Score(ctx context.Context, req *engine.ScoreRequest) (*engine.S
 		return nil, err
 	}
 	if !e.spec.labels {
-		return nil, engine.BadField("model", "the model '%s' makes embeddings, it does not score pairs: use /v1/embeddings", req.Model)
+		return e.cosines(ctx, req)
 	}
 	texts := make([]*text, len(req.Pairs))
 	var err error
@@ -344,6 +344,46 @@ func (e *Engine) Score(ctx context.Context, req *engine.ScoreRequest) (*engine.S
 	out := &engine.Scores{}
 	for _, t := range texts {
 		out.Scores, out.Tokens = append(out.Scores, e.score(t.out[0])), append(out.Tokens, len(t.ids))
+	}
+	return out, nil
+}
+
+// cosines scores pairs by the vectors of their texts.
+func (e *Engine) cosines(ctx context.Context, req *engine.ScoreRequest) (*engine.Scores, error) {
+	if req.MaxSecond > 0 {
+		return nil, engine.BadField("max_tokens_per_doc", "the model '%s' compares embeddings; truncate_prompt_tokens cuts their texts", req.Model)
+	}
+	firsts := map[string]*text{} // a query is computed once
+	var texts, all []*text
+	for i, p := range req.Pairs {
+		first := firsts[p.First]
+		if first == nil {
+			var err error
+			if first, err = e.inputText(&req.Pooling, fmt.Sprintf("the text before %s[%d]", req.Field, i), engine.Input{Text: p.First}, nil); err != nil {
+				return nil, err
+			}
+			firsts[p.First] = first
+			all = append(all, first)
+		}
+		second, err := e.inputText(&req.Pooling, fmt.Sprintf("%s[%d]", req.Field, i), engine.Input{Text: p.Second}, nil)
+		if err != nil {
+			return nil, err
+		}
+		texts, all = append(texts, second), append(all, second)
+	}
+	if err := e.runner.run(ctx, req.Tenant, req.Priority, all); err != nil {
+		return nil, err
+	}
+	for _, t := range all {
+		normalize(t.out)
+	}
+	out := &engine.Scores{}
+	for i, t := range texts {
+		first, sum := firsts[req.Pairs[i].First], 0.0
+		for k, x := range first.out {
+			sum += float64(x) * float64(t.out[k])
+		}
+		out.Scores, out.Tokens = append(out.Scores, sum), append(out.Tokens, len(first.ids)+len(t.ids))
 	}
 	return out, nil
 }

@@ -10,12 +10,15 @@ import (
 
 // embedText makes a request's i-th input tokens.
 func (e *Engine) embedText(req *engine.EmbedRequest, i int) (*text, error) {
-	in, name := req.Inputs[i], fmt.Sprintf("input[%d]", i)
+	return e.inputText(&req.Pooling, fmt.Sprintf("input[%d]", i), req.Inputs[i], req.AddSpecialTokens)
+}
+
+func (e *Engine) inputText(p *engine.Pooling, name string, in engine.Input, addSpecial *bool) (*text, error) {
 	if in.Tokens != nil {
 		if k := slices.IndexFunc(in.Tokens, func(id int32) bool { return id < 0 || int(id) >= e.spec.Vocab }); k >= 0 {
 			return nil, engine.BadField(name, "%s: token id %d is not in the vocabulary", name, in.Tokens[k])
 		}
-		return e.fit(&req.Pooling, name, nil, in.Tokens, nil)
+		return e.fit(p, name, nil, in.Tokens, nil)
 	}
 	words := e.sentence.prompt + in.Text
 	if e.sentence.lower {
@@ -25,10 +28,10 @@ func (e *Engine) embedText(req *engine.EmbedRequest, i int) (*text, error) {
 	if err != nil {
 		return nil, err
 	}
-	if req.AddSpecialTokens != nil && !*req.AddSpecialTokens {
-		return e.fit(&req.Pooling, name, nil, ids, nil)
+	if addSpecial != nil && !*addSpecial {
+		return e.fit(p, name, nil, ids, nil)
 	}
-	return e.fit(&req.Pooling, name, e.prefix, ids, e.suffix)
+	return e.fit(p, name, e.prefix, ids, e.suffix)
 }
 
 // limit is how many tokens an input may have.
@@ -73,7 +76,7 @@ func (e *Engine) fit(p *engine.Pooling, name string, prefix, ids, suffix []int32
 // pairText makes a pair one text, as cross-encoders were trained: both with separators. What is too long loses tokens of
 // the longer of the two.
 func (e *Engine) pairText(req *engine.ScoreRequest, i int) (*text, error) {
-	p, name := req.Pairs[i], fmt.Sprintf("documents[%d]", i)
+	p, name := req.Pairs[i], fmt.Sprintf("%s[%d]", req.Field, i)
 	a, err := e.tok.Encode(p.First, false)
 	if err != nil {
 		return nil, err

@@ -14,15 +14,15 @@
 //
 // A new kind implements Mixer and mixer, or FeedForward and feedForward (parts.go); nothing else knows the kinds. It lists
 // its tensors, from which the weights are checked, counted and loaded, and which adapters address; its scratch, from which
-// the workspace is laid out; and its cache. An architecture (architectures.go) is a function that describes the layers to
-// the builder:
+// the workspace is laid out; and its cache. An architecture is a function that describes the layers to the builder
+// (families.go) and a row in the table of architectures.go; what checkpoints of it look like, and what comes out, is a row in
+// testdata/golden.py:
 //
-//	func olmo2(b *builder) {
-//		b.begin()
-//		a, d := b.attention(), b.dense()
-//		...
+//	func glm4(b *builder) {
+//		a, d := b.glm()
 //		b.layers(func(int) LayerSpec {
-//			return LayerSpec{Mixer: a, MixerNorm: "post_attention_layernorm", FF: d, FFOutNorm: "post_feedforward_layernorm"}
+//			return LayerSpec{InputNorm: "input_layernorm", Mixer: a, MixerNorm: "post_self_attn_layernorm",
+//				FFNorm: "post_attention_layernorm", FF: d, FFOutNorm: "post_mlp_layernorm"}
 //		})
 //	}
 //

@@ -20,7 +20,7 @@ import (
 // LoadDummy makes a model of the spec's shape with random weights: the same seed gives the same weights. It measures
 // speed and memory without a checkpoint.
 func LoadDummy(dev *kernels.Device, spec *Spec, seed uint64, o Options) (*Model, error) {
-	return load(dev, spec, &dummySource{seed: seed}, o)
+	return load(dev, spec, newDummySource(spec, seed), o)
 }
 
 // WriteDummy writes the weights that LoadDummy makes with this seed as a safetensors file.
@@ -44,7 +44,7 @@ func WriteDummy(w io.Writer, spec *Spec, seed uint64) error {
 	out := bufio.NewWriter(w) // whose first error stays
 	out.Write(binary.LittleEndian.AppendUint64(nil, uint64(len(text))))
 	out.Write(text)
-	src := &dummySource{seed: seed}
+	src := newDummySource(spec, seed)
 	for _, t := range spec.tensors() {
 		out.Write(src.tensor(t.name, t.shape).Data)
 	}
@@ -55,15 +55,20 @@ func WriteDummy(w io.Writer, spec *Spec, seed uint64) error {
 }
 
 // dummySource draws each tensor from the seed and its name.
-type dummySource struct{ seed uint64 }
+type dummySource struct {
+	seed uint64
+	norm float32 // the weights of norms: they change nothing
+}
+
+func newDummySource(s *Spec, seed uint64) *dummySource { return &dummySource{seed, 1 - s.NormOffset} }
 
 func (s *dummySource) release(string) {}
 
 func (s *dummySource) tensor(name string, shape []int) checkpoint.Tensor {
 	t := checkpoint.Tensor{DType: "BF16", Shape: shape}
-	if len(shape) == 1 && !strings.HasSuffix(name, ".bias") { // a norm: ones
+	if len(shape) == 1 && !strings.HasSuffix(name, ".bias") { // a norm
 		for range shape[0] {
-			t.Data = append(t.Data, 0x80, 0x3f)
+			t.Data = binary.LittleEndian.AppendUint16(t.Data, uint16(math.Float32bits(s.norm)>>16))
 		}
 		return t
 	}

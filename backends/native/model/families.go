@@ -227,24 +227,35 @@ func gemma3(b *builder) {
 	b.sandwich(d, func(i int) Mixer { return pick(i) })
 }
 
-// gemma3Text is the text model of a Gemma 3 that also sees.
+// gemma3Text is the text model of a Gemma 3 that also sees, whose configuration often leaves out what is usual.
 func gemma3Text(b *builder) {
+	b.textOnly(func(b *builder) {
+		c := b.c
+		c.VocabSize, c.HiddenSize = cmp.Or(c.VocabSize, 262208), cmp.Or(c.HiddenSize, 2304)
+		c.IntermediateSize, c.NumHiddenLayers = cmp.Or(c.IntermediateSize, 9216), cmp.Or(c.NumHiddenLayers, 26)
+		c.NumAttentionHeads, c.NumKeyValueHeads = cmp.Or(c.NumAttentionHeads, 8), cmp.Or(c.NumKeyValueHeads, 4)
+		c.MaxPositionEmbeddings, c.RMSNormEps = cmp.Or(c.MaxPositionEmbeddings, 131072), cmp.Or(c.RMSNormEps, 1e-6)
+		gemma3(b)
+	})
+}
+
+// mistral3Text is the text model of a Mistral that also sees.
+func mistral3Text(b *builder) { b.textOnly(mistral) }
+
+// textOnly describes the text model of one that also sees.
+func (b *builder) textOnly(describe func(*builder)) {
 	if b.c.TextConfig == nil {
 		b.bad("text_config is missing")
 		return
 	}
-	outer := b.c
-	b.c = outer.TextConfig
-	b.c.DType = cmp.Or(b.c.DType, b.c.TorchDType, outer.DType, outer.TorchDType)
-	b.c.QuantizationConfig = slices.Concat(b.c.QuantizationConfig, outer.QuantizationConfig)
+	outer, text := b.c, *b.c.TextConfig
+	text.DType = cmp.Or(text.DType, text.TorchDType, outer.DType, outer.TorchDType)
+	text.TieWordEmbeddings = cmp.Or(text.TieWordEmbeddings, outer.TieWordEmbeddings)
+	text.QuantizationConfig = slices.Concat(text.QuantizationConfig, outer.QuantizationConfig)
 	b.names.layouts = []layout{{"model.language_model.", "lm_head"}, {"language_model.model.", "language_model.lm_head"}}
 	b.names.unused = []string{"model.vision_tower.", "model.multi_modal_projector.", "vision_tower.", "multi_modal_projector."}
-	c := b.c // which often leaves out what is usual
-	c.VocabSize, c.HiddenSize = cmp.Or(c.VocabSize, 262208), cmp.Or(c.HiddenSize, 2304)
-	c.IntermediateSize, c.NumHiddenLayers = cmp.Or(c.IntermediateSize, 9216), cmp.Or(c.NumHiddenLayers, 26)
-	c.NumAttentionHeads, c.NumKeyValueHeads = cmp.Or(c.NumAttentionHeads, 8), cmp.Or(c.NumKeyValueHeads, 4)
-	c.MaxPositionEmbeddings, c.RMSNormEps = cmp.Or(c.MaxPositionEmbeddings, 131072), cmp.Or(c.RMSNormEps, 1e-6)
-	gemma3(b)
+	b.c = &text
+	describe(b)
 }
 
 // gemma is what Gemma's generations have in common.

@@ -52,6 +52,9 @@ CASES = {
                                    rope_theta=1000.0)),
     "ministral": ("Ministral", dict(head_dim=8, sliding_window=13, rope_theta=1000.0,
                                     layer_types=["full_attention", "sliding_attention"])),
+    "mistral3-sees": ("Mistral3", dict(model_type="mistral", head_dim=8, sliding_window=None, rope_theta=1000.0, vision_config=dict(
+        model_type="pixtral", hidden_size=4, intermediate_size=4, num_hidden_layers=1, num_attention_heads=1, image_size=8,
+        patch_size=4))),
     "gemma": ("Gemma", dict(hidden_size=24, head_dim=8, tie_word_embeddings=True)),
     "gemma2": ("Gemma2", dict(GEMMA, attn_logit_softcapping=3.0, final_logit_softcapping=2.0)),
     "gemma3": ("Gemma3Text", dict(GEMMA, num_hidden_layers=4, layer_types=None, sliding_window_pattern=3,

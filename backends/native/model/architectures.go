@@ -38,8 +38,11 @@ var architectures = map[string]func(*builder){
 	"SmolLM3ForCausalLM":               smolLM3,
 
 	// With linear attention: delta.go.
-	"Qwen3_5ForCausalLM":              qwen35,
-	"Qwen3_5ForConditionalGeneration": qwen35Text,
+	"Qwen3NextForCausalLM":               qwen3Next,
+	"Qwen3_5ForCausalLM":                 qwen35,
+	"Qwen3_5ForConditionalGeneration":    sees(qwen35),
+	"Qwen3_5MoeForCausalLM":              qwen35Moe,
+	"Qwen3_5MoeForConditionalGeneration": sees(qwen35Moe),
 }
 
 // Architectures lists those that load, by the name in config.json.

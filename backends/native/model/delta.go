@@ -170,25 +170,48 @@ func (d *deltaNet) ungroup(p pass, y, x kernels.Tensor) error {
 	return errors.Join(errs...)
 }
 
-// qwen35 is Qwen3.5's text model.
-func qwen35(b *builder) {
-	d := b.dense
-	b.hybrid(false, func(int) FeedForward { return d() })
+// qwen3Next has linear attention, whose projections are grouped by key head, and experts.
+func qwen3Next(b *builder) {
+	b.c.NormTopKProb = cmp.Or(b.c.NormTopKProb, new(true))
+	b.hybrid(true, b.qwenExperts(b.sharedExpert()))
 }
 
-// qwen35Text is the text model of a Qwen3.5 that also sees.
-func qwen35Text(b *builder) {
-	if b.c.TextConfig == nil {
-		b.bad("text_config is missing")
-		return
-	}
-	outer := b.c
-	b.c = outer.TextConfig
-	b.c.DType = cmp.Or(b.c.DType, b.c.TorchDType, outer.DType, outer.TorchDType)
-	b.c.TieWordEmbeddings = outer.TieWordEmbeddings
-	b.names.layouts = []layout{{"model.language_model.", "lm_head"}}
+// qwen35 is Qwen3.5's text model.
+func qwen35(b *builder) {
+	d := b.dense()
+	b.qwen35Names()
+	b.hybrid(false, func(int) FeedForward { return d })
+}
+
+// qwen35Moe is Qwen3.5's text model with experts, which are saved one by one or, as published, in stacks.
+func qwen35Moe(b *builder) {
+	x := b.experts(b.c.MoEIntermediateSize)
+	x.Stacks = []string{"mlp.experts.gate_up_proj", "mlp.experts.down_proj"}
+	x.Routing.Normalize, x.Shared, x.SharedGate = true, b.sharedExpert(), "mlp.shared_expert_gate"
+	b.qwen35Names()
+	b.hybrid(false, func(int) FeedForward { return x })
+}
+
+// qwen35Names are those of checkpoints with and without what sees.
+func (b *builder) qwen35Names() {
+	b.names.layouts = append(b.names.layouts[:1:1], layout{"model.language_model.", "lm_head"})
 	b.names.unused = []string{"model.visual."}
-	qwen35(b)
+}
+
+// sees describes the text model of a Qwen3.5 that also sees.
+func sees(text func(*builder)) func(*builder) {
+	return func(b *builder) {
+		outer := b.c
+		if outer.TextConfig == nil {
+			b.bad("text_config is missing")
+			return
+		}
+		b.c = outer.TextConfig
+		b.c.DType = cmp.Or(b.c.DType, b.c.TorchDType, outer.DType, outer.TorchDType)
+		b.c.TieWordEmbeddings = outer.TieWordEmbeddings
+		b.names.layouts = []layout{{"model.language_model.", "lm_head"}}
+		text(b)
+	}
 }
 
 // hybrid gives the model layers of linear attention, but for every fourth, or as layer_types says: that has attention with a

@@ -1,13 +1,18 @@
 package model_test
 
 import (
+	"encoding/binary"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 	"testing"
+	"testing/fstest"
 
 	"pagoda/backends/native/model"
+	"pagoda/checkpoint"
 )
 
 // hybridKeys are what a small hybrid model has beyond the tiny configuration.
@@ -122,4 +127,68 @@ func TestBadStates(t *testing.T) {
 	if err := m.AddStates(r.kv, 1); err == nil {
 		t.Error("states were added twice")
 	}
+}
+
+// TestStacksOfExperts: experts that are saved in stacks, as Qwen3.5's are published, are those that are saved one by one.
+func TestStacksOfExperts(t *testing.T) {
+	const dir = "testdata/qwen3_5-moe"
+	ck := openCheckpoint(t, dir)
+	w, err := ck.Weights()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	type saved struct {
+		DType   string `json:"dtype"`
+		Shape   []int  `json:"shape"`
+		Offsets [2]int `json:"data_offsets"`
+	}
+	header, data := map[string]saved{}, []byte{}
+	add := func(name string, shape []int, parts ...string) {
+		from := len(data)
+		for _, part := range parts {
+			tensor, ok := w.Tensor(part)
+			if !ok || tensor.DType != "BF16" {
+				t.Fatalf("%s: %v", part, tensor.DType)
+			}
+			data = append(data, tensor.Data...)
+		}
+		header[name] = saved{"BF16", shape, [2]int{from, len(data)}}
+	}
+	for _, name := range w.Names() {
+		if !strings.Contains(name, ".experts.") {
+			tensor, _ := w.Tensor(name)
+			add(name, tensor.Shape, name)
+		}
+	}
+	for layer := range 2 {
+		prefix := fmt.Sprintf("model.layers.%d.mlp.experts.", layer)
+		var gateUp, down []string
+		for e := range 4 {
+			one := fmt.Sprint(prefix, e)
+			gateUp, down = append(gateUp, one+".gate_proj.weight", one+".up_proj.weight"), append(down, one+".down_proj.weight")
+		}
+		add(prefix+"gate_up_proj", []int{4, 24, 16}, gateUp...)
+		add(prefix+"down_proj", []int{4, 16, 12}, down...)
+	}
+	text, err := json.Marshal(header)
+	if err != nil {
+		t.Fatal(err)
+	}
+	config, err := os.ReadFile(dir + "/config.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := append(binary.LittleEndian.AppendUint64(nil, uint64(len(text))), text...)
+	stacked := checkpoint.OpenFS(fstest.MapFS{"config.json": {Data: config}, "model.safetensors": {Data: append(file, data...)}})
+	want := readGolden(t, dir+"/golden.json")
+	var logits [][]float32
+	for _, from := range []*checkpoint.Checkpoint{ck, stacked} {
+		dev := openDevice(t, "")
+		r := newRig(t, dev, loadModel(t, dev, from, model.Options{}), 8, model.Limits{MaxTokens: 32, MaxSeqs: 1, MaxLogitRows: 1})
+		s := r.newSeq(want.Tokens, "")
+		r.prefill(s, 32)
+		logits = append(logits, s.logits)
+	}
+	compare(t, logits[1:], logits[:1], "in stacks")
 }

@@ -3,8 +3,10 @@ package model
 import (
 	"encoding/binary"
 	"fmt"
+	"slices"
 	"sync"
 
+	"pagoda/checkpoint"
 	"pagoda/kernels"
 )
 
@@ -20,8 +22,9 @@ type Experts struct {
 	// matrix after another: of gate and up in one [Count, 2*Inter, Hidden], and of down [Count, Hidden, Inter].
 	GateUp []string
 	Down   string
-	Bias   bool // stacks have a bias for each matrix
-	Turned bool // stacks have their matrices as [in, out], with gate and up alternating
+	Stacks []string // names of two stacks that a checkpoint may have in place of the experts' own matrices
+	Bias   bool     // stacks have a bias for each matrix
+	Turned bool     // stacks have their matrices as [in, out], with gate and up alternating
 
 	Count, Chosen, Inter int
 	Act                  kernels.Activation
@@ -77,6 +80,24 @@ func (x *Experts) projections(s *Spec) (list []projection) {
 
 // stacked says whether the experts' matrices are in stacks.
 func (x *Experts) stacked() bool { return len(x.GateUp) == 1 }
+
+// as is s with stacks of experts where a checkpoint has them in place of single ones.
+func (s *Spec) as(w *checkpoint.Weights) *Spec {
+	stored, c := s.names.in(w), *s
+	c.Layers = slices.Clone(s.Layers)
+	for i, l := range c.Layers {
+		x, ok := l.FF.(*Experts)
+		if !ok || len(x.Stacks) == 0 {
+			continue
+		}
+		if _, ok := w.Tensor(stored(s.layerPrefix(i) + x.Stacks[0])); ok {
+			stacked := *x
+			stacked.GateUp, stacked.Down = x.Stacks[:1], x.Stacks[1]
+			c.Layers[i].FF = &stacked
+		}
+	}
+	return &c
+}
 
 func (x *Experts) tensors(s *Spec) []tensor {
 	list := []tensor{{name: x.Router + ".weight", shape: []int{x.Count, s.Hidden}, matrix: true, exact: true}}

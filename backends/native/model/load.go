@@ -46,6 +46,7 @@ func (s weightsSource) release(name string) { s.Release(s.stored(name)) }
 
 // Load packs a checkpoint's weights into device memory. The caller may close w afterwards, but for Options.Mapped.
 func Load(dev *kernels.Device, spec *Spec, w *checkpoint.Weights, o Options) (*Model, error) {
+	spec = spec.as(w)
 	if err := spec.checkWeights(w); err != nil {
 		return nil, fmt.Errorf("load model: %w", err)
 	}

@@ -26,8 +26,7 @@ func qwen2Moe(b *builder) {
 	a := b.attention()
 	a.QKVBias = or(b.c.QKVBias, true)
 	b.rotary(a, 10000)
-	ff := b.qwenExperts(&Dense{GateUp: []string{"mlp.shared_expert.gate_proj", "mlp.shared_expert.up_proj"},
-		Down: "mlp.shared_expert.down_proj", Inter: b.c.SharedExpertIntermediateSize, Act: b.activation()})
+	ff := b.qwenExperts(b.sharedExpert())
 	near, last := *a, or(b.c.MaxWindowLayers, 28)
 	if or(b.c.UseSlidingWindow, false) {
 		near.Window = b.window(4096)
@@ -72,6 +71,12 @@ func (b *builder) qwenExperts(shared *Dense) func(i int) FeedForward {
 		}
 		return x
 	}
+}
+
+// sharedExpert is what every token takes beside the experts of Qwen's families.
+func (b *builder) sharedExpert() *Dense {
+	return &Dense{GateUp: []string{"mlp.shared_expert.gate_proj", "mlp.shared_expert.up_proj"}, Down: "mlp.shared_expert.down_proj",
+		Inter: b.c.SharedExpertIntermediateSize, Act: b.activation()}
 }
 
 // olmoe is OLMoE.

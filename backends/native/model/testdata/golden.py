@@ -36,6 +36,8 @@ HYBRID = dict(num_hidden_layers=3, head_dim=16, linear_num_key_heads=2, linear_n
               rope_parameters=dict(rope_type="default", rope_theta=100.0, partial_rotary_factor=0.25, mrope_section=[1, 1, 0],
                                    mrope_interleaved=True))
 MOE = dict(num_experts=6, num_experts_per_tok=2, moe_intermediate_size=12, rope_theta=1000.0)
+HYBRID_MOE = dict(HYBRID, num_hidden_layers=2, layer_types=["linear_attention", "full_attention"], tokens=70, routed=0.02,
+                  num_experts=4, num_experts_per_tok=2, moe_intermediate_size=12, shared_expert_intermediate_size=20)
 # By folder: the family's name in transformers, which is also that of its classes, and what its configuration has in place
 # of SIZES or beyond them. Windows are shorter than the prompt; layers are as many as show how they differ.
 CASES = {
@@ -73,6 +75,9 @@ CASES = {
     "qwen3_5": ("Qwen3_5Text", dict(HYBRID, layer_types=["linear_attention", "full_attention", "linear_attention"])),
     "qwen3_5-sees": ("Qwen3_5", dict(HYBRID, num_hidden_layers=2, layer_types=["linear_attention", "full_attention"], vision_config=dict(
         hidden_size=4, intermediate_size=4, depth=1, num_heads=1, patch_size=2, out_hidden_size=16, num_position_embeddings=4))),
+    "qwen3_5-moe": ("Qwen3_5MoeText", HYBRID_MOE),
+    "qwen3_next": ("Qwen3Next", dict(HYBRID_MOE, norm_topk_prob=True, rope_parameters=dict(
+        rope_type="default", rope_theta=100.0, partial_rotary_factor=0.25))),
     "granite": ("Granite", dict(embedding_multiplier=3.0, residual_multiplier=0.7, attention_multiplier=0.6,
                                 logits_scaling=1.5, rope_theta=1000.0)),
     "mixtral": ("Mixtral", dict(num_local_experts=6, num_experts_per_tok=2, sliding_window=20, rope_theta=1000.0)),
@@ -93,6 +98,7 @@ CASES = {
 }
 # In these, all-linear is also the experts, which no adapter can change.
 PACKED, ATTENTION = ("Mixtral", "Olmoe", "Qwen3Moe", "Glm4Moe"), ["q_proj", "k_proj", "v_proj", "o_proj"]
+LINEAR_ATTENTION = ATTENTION + ["in_proj_qkvz", "in_proj_ba", "out_proj", "shared_expert_gate"]
 TOKENS = 60  # of the prompt, where the case does not say
 ROWS = [0, 1, 17]  # of which the logits are kept, beside those of the last
 GREEDY = 64  # tokens after the prompt
@@ -164,6 +170,7 @@ def greedy(model, tokens, n):
 def make(family, keys):
     sizes = dict(SIZES, **keys)
     length = sizes.pop("tokens", TOKENS)
+    sizes.pop("routed", None)
     vision = sizes.pop("vision_config", None)
     if vision:  # the text model is a part of one that also sees
         sizes = dict(text_config=sizes, vision_config=vision)
@@ -199,7 +206,7 @@ def write(name, family, keys):
         model, tokens = make(family, keys)
         choices = Choices(model)
         logits(model, tokens)
-        if choices.gap < ROUTED_ROUGHLY:
+        if choices.gap < keys.get("routed", ROUTED_ROUGHLY):
             continue
         following, gap = greedy(model, tokens, GREEDY)
         if gap >= GAP and len(set(following)) >= VARIETY and choices.gap >= ROUTED:
@@ -211,7 +218,8 @@ def write(name, family, keys):
                   tokens=tokens.tolist(), rows=rows, logits=kept(logits(model, tokens), rows), greedy=following, gap=round(gap, 6))
     folder = pathlib.Path(name)
     save(folder, model)
-    lora = peft.LoraConfig(r=4, lora_alpha=6, target_modules=ATTENTION if family in PACKED else "all-linear",
+    modules = ATTENTION if family in PACKED else LINEAR_ATTENTION if family == "Qwen3Next" else "all-linear"
+    lora = peft.LoraConfig(r=4, lora_alpha=6, target_modules=modules,
                            exclude_modules=r".*(vision|visual|projector).*")
     adapter = peft.get_peft_model(model, lora).eval()
     choices.gap = 0

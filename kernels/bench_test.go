@@ -194,6 +194,53 @@ func BenchmarkMatMul(b *testing.B) {
 	}
 }
 
+// BenchmarkMatMulGroups is the gate and up product of Qwen3-30B-A3B's experts, 8 of 128 for each token. GB/s are of the experts
+// that some token chose.
+func BenchmarkMatMulGroups(b *testing.B) {
+	const experts, chosen, n, k = 128, 8, 1536, 2048
+	for _, types := range []struct{ x, w DType }{{BF16, BF16}, {BF16, W8}, {BF16, W4}} {
+		b.Run(fmt.Sprintf("x=%v/w=%v", types.x, types.w), func(b *testing.B) {
+			d := benchDevice(b)
+			ms := benchMatrices(b, d, experts, types.w, n, k)
+			for _, tokens := range []int{1, 32, 512} {
+				b.Run(fmt.Sprintf("tokens=%d", tokens), func(b *testing.B) {
+					rows := tokens * chosen
+					x, out, st := benchTensor(b, d, types.x, rows, k), benchTensor(b, d, F32, rows, n), d.NewStream()
+					// Several routes, so that one token's experts are not in the caches from the call before.
+					random := rand.New(rand.NewPCG(1, 2))
+					routes, used := make([]Tensor, 16), 0
+					for i := range routes {
+						routes[i] = benchTensor(b, d, I32, 1, experts+1)
+						counts := routes[i].ints(0)
+						clear(counts)
+						for range tokens {
+							for _, e := range random.Perm(experts)[:chosen] {
+								counts[e+1]++
+							}
+						}
+						for e := range experts {
+							if counts[e+1] > 0 {
+								used++
+							}
+							counts[e+1] += counts[e]
+						}
+					}
+					t := measure(b, func(i int) error { return MatMulGroups(st, out, x, routes[i%len(routes)], ms) })
+					l := limitsOf(b, d)
+					peak := l.BF16GFLOPs
+					if types.w >= W8 {
+						peak = l.Int8GOPs
+					} else if peak == 0 {
+						peak = l.F32GFLOPs
+					}
+					bytes := float64(ms[0].Bytes()) * float64(used) / float64(len(routes))
+					report(b, d, t, bytes, 2*float64(rows)*n*k, peak)
+				})
+			}
+		})
+	}
+}
+
 // GB/s are of keys and values.
 func BenchmarkAttention(b *testing.B) {
 	models := []struct {

@@ -60,14 +60,26 @@ func (l *loader) mapping(file string, data []byte) {
 		l.fail(fmt.Sprintf("%s:%d", file, top.Line), "the file must be a map of option names to values")
 		return
 	}
+	l.pairs(file, top)
+}
+
+// pairs sets options from a map of names to values.
+func (l *loader) pairs(file string, top *yaml.Node) {
 	seen := map[string]int{}
 	for i := 0; i < len(top.Content); i += 2 {
 		key, value := top.Content[i], top.Content[i+1]
 		place := fmt.Sprintf("%s:%d", file, key.Line)
+		if l.entry != "" {
+			place += ": " + l.entry
+		}
 		o := l.lookup(key.Value)
 		switch {
 		case key.Kind != yaml.ScalarNode:
 			l.fail(place, "an option's name must be text")
+		case normal(key.Value) == "models" && l.entry == "":
+			l.models(file, place, value)
+		case l.entry != "" && o != nil && o.Backends == "":
+			l.fail(place, "%s is the server's, not a model's", o.Name)
 		case o == nil && l.isIdle(place, key.Value, scalar(value)):
 		case o == nil:
 			l.unknown(place, key.Value)

@@ -15,6 +15,7 @@ type Result struct {
 	Warnings    []string // things that were read and have no effect, for the log
 	Help        bool     // --help was given
 	PrintConfig bool     // --print-config was given
+	Models      []Config // what the file's list of models says, each with all else from the rest; empty: Config is the model
 
 	sources map[string]string // by option name: where its value comes from
 }
@@ -35,6 +36,9 @@ func Load(command string, args, environ []string) (*Result, error) {
 	}
 	l.environ(environ)
 	l.args(args)
+	for _, read := range l.entries {
+		read()
+	}
 	if l.res.Help {
 		return l.res, nil
 	}
@@ -96,6 +100,8 @@ type loader struct {
 	lists   map[string]bool // list options that this level has set: a second --api_key adds to the first
 	idle    []string        // keys that are known and have no effect, with the reason where there is one
 	extra   bool            // unknown keys are idle too (ALLOW_EXTRA_ARGS)
+	entry   string          // "models[1]": of which entry these are the options
+	entries []func()        // read what the file says of models, once all else is known
 }
 
 func (l *loader) fail(place, format string, args ...any) {

@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -38,8 +39,12 @@ func serve(cfg *config.Result) error {
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
 	router := &engine.Router{}
 	upstreams := proxy.NewMetrics()
+	models := cfg.Models
+	if len(models) == 0 {
+		models = []config.Config{cfg.Config}
+	}
 	web := serverConfig(&cfg.Config, keys)
-	if cfg.Proxied() {
+	if web.ForwardRoutes = forwardRoutes(models); slices.ContainsFunc(models, func(m config.Config) bool { return m.Proxied() }) {
 		web.Collectors = append(web.Collectors, upstreams)
 	}
 	srv, err := server.New(router, web, log)
@@ -59,7 +64,7 @@ func serve(cfg *config.Result) error {
 	defer stop(nil)
 	go stopOnSignal(signals, stop, log)
 	go func() {
-		made, err := addModel(ctx, router, &cfg.Config, upstreams, log)
+		made, err := addModels(ctx, router, models, upstreams, log)
 		if err != nil {
 			stop(err)
 			return
@@ -74,6 +79,27 @@ func serve(cfg *config.Result) error {
 		return err // of the load
 	}
 	return runErr
+}
+
+// addModels adds the models one after another. made adds to the log what a single one is; of several each has a line of its own.
+func addModels(ctx context.Context, router *engine.Router, models []config.Config, upstreams *proxy.Metrics, log zerolog.Logger) (
+	made func(*zerolog.Event), err error) {
+	for i := range models {
+		before := len(router.Models())
+		if made, err = addModel(ctx, router, &models[i], upstreams, log); err != nil {
+			if len(models) > 1 {
+				err = fmt.Errorf("models[%d]: %w", i, err)
+			}
+			return nil, err
+		}
+		if len(models) > 1 {
+			ev := log.Info().Str("model", router.Models()[before].ID)
+			made(ev)
+			ev.Msg("loaded")
+			made = func(*zerolog.Event) {}
+		}
+	}
+	return made, nil
 }
 
 // addModel loads the model, or connects to its upstream, and puts it behind the router. made adds to the log what it is.
@@ -117,18 +143,22 @@ func serverConfig(cfg *config.Config, keys []string) server.Config {
 	return server.Config{
 		Keys: keys, DefaultModel: cfg.DefaultModel, RootPath: cfg.RootPath, AllowedHosts: cfg.AllowedHosts, CORSOrigins: cfg.CORSOrigins, UnknownFields: cfg.UnknownFields,
 		MaxBodyBytes: cfg.MaxBodyBytes, MaxHeaderBytes: int(cfg.MaxHeaderBytes), MaxN: cfg.MaxN,
-		RequestTimeout: cfg.RequestTimeout, WriteTimeout: cfg.WriteTimeout, ForwardRoutes: forwardRoutes(cfg),
+		RequestTimeout: cfg.RequestTimeout, WriteTimeout: cfg.WriteTimeout,
 		AdapterUpdates: cfg.AllowRuntimeLoRAUpdating,
 		Version:        version, Commit: commit, AccessLog: cfg.AccessLog,
 	}
 }
 
 // forwardRoutes are none without an upstream.
-func forwardRoutes(cfg *config.Config) []string {
-	if !cfg.Proxied() {
-		return nil
+func forwardRoutes(models []config.Config) (routes []string) {
+	for _, m := range models {
+		for _, r := range m.UpstreamRoutes {
+			if m.Proxied() && !slices.Contains(routes, r) {
+				routes = append(routes, r)
+			}
+		}
 	}
-	return cfg.UpstreamRoutes
+	return routes
 }
 
 // stopOnSignal drains on the first SIGINT or SIGTERM and ends the process on the second.

@@ -83,7 +83,11 @@ func listening(t testing.TB, args ...string) *process {
 
 func listeningIn(t testing.TB, env []string, args ...string) *process {
 	t.Helper()
-	p := command(t, env, append([]string{"serve", "--port", "0", "--log-format", "json"}, args...)...)
+	all := []string{"serve"}
+	if len(args) > 0 && strings.HasSuffix(args[0], ".yaml") { // which comes first
+		all, args = append(all, args[0]), args[1:]
+	}
+	p := command(t, env, append(append(all, "--port", "0", "--log-format", "json"), args...)...)
 	p.url = p.line(t, "listening, loading the model")["url"].(string)
 	return p
 }

@@ -1,0 +1,67 @@
+package config
+
+import (
+	"strings"
+	"testing"
+)
+
+func TestModels(t *testing.T) {
+	file := write(t, "a.yaml", `threads: 2
+temperature: 0.5
+served_model_name: not inherited
+models:
+  - served_model_name: one
+    quantization_bit: 8
+  - served_model_name: two
+    threads: 1
+    infer_backend: vllm
+    upstream_url: http://h:8000
+port: 9
+`)
+	r, err := Load("serve", []string{file, "max_num_seqs=7"}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(r.Models) != 2 || r.Port != 9 {
+		t.Fatalf("%d models, port %d", len(r.Models), r.Port)
+	}
+	one, two := r.Models[0], r.Models[1]
+	if one.ServedModelName != "one" || one.QuantizationBit != 8 || one.Threads != 2 || one.MaxNumSeqs != 7 || *one.Temperature != 0.5 || one.Proxied() {
+		t.Errorf("one: %+v", one)
+	}
+	if two.ServedModelName != "two" || two.QuantizationBit != 0 || two.Threads != 1 || !two.Proxied() || r.Threads != 2 {
+		t.Errorf("two: %+v", two)
+	}
+}
+
+func TestModelsErrors(t *testing.T) {
+	file := write(t, "a.yaml", `models:
+  - served_model_name: one
+    port: 1
+  - thread: 3
+  - threads: many
+  - 7
+  - mmap: true
+`)
+	_, err := Load("serve", []string{file}, nil)
+	for _, want := range []string{
+		"a.yaml:3: models[0]: port is the server's, not a model's",
+		`a.yaml:4: models[1]: unknown option "thread"; did you mean "threads"?`,
+		`a.yaml:5: models[2]: threads: "many" is not a whole number`,
+		"a.yaml:6: models[3]: must be a map",
+		"a.yaml:7: models[4]: mmap: needs model_name_or_path",
+	} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("the error lacks %q:\n%v", want, err)
+		}
+	}
+	for _, text := range []string{"models: 3\n", "models: []\n", "models: {a: b}\n"} {
+		if _, err := Load("serve", []string{write(t, "b.yaml", text)}, nil); err == nil || !strings.Contains(err.Error(), "b.yaml:1: models: must be a list") {
+			t.Errorf("%q: %v", text, err)
+		}
+	}
+	r, err := Load("chat", []string{write(t, "c.yaml", "models: [{threads: 1}]\n")}, nil)
+	if err != nil || len(r.Warnings) != 1 || !strings.Contains(r.Warnings[0], "models has no effect on pagoda chat") {
+		t.Errorf("chat: %v, %v", r.Warnings, err)
+	}
+}

@@ -34,9 +34,14 @@ func isEncoder(cfg *config.Config) (bool, error) {
 	if err != nil || !encoder.Serves(c) {
 		return false, nil
 	}
+	d := config.Defaults()
 	for name, given := range map[string]bool{"adapter_name_or_path": len(cfg.AdapterNameOrPath) > 0, "quantization_bit": cfg.QuantizationBit != 0,
 		"mmap": cfg.Mmap, "draft_model": cfg.DraftModel != "", "load_format": cfg.LoadFormat != "auto", "rope_scaling": cfg.RopeScaling != "none",
-		"add_tokens": len(cfg.AddTokens) > 0, "add_special_tokens": len(cfg.AddSpecialTokens) > 0} {
+		"add_tokens": len(cfg.AddTokens) > 0, "add_special_tokens": len(cfg.AddSpecialTokens) > 0, "chat_template": cfg.ChatTemplate != "",
+		"template": cfg.Template != "", "default_system": cfg.DefaultSystem != nil, "kv_cache_memory": cfg.KVCacheMemory != 0,
+		"kv_cache_dtype": cfg.KVCacheDType != d.KVCacheDType, "speculative_method": cfg.SpeculativeMethod != d.SpeculativeMethod,
+		"resize_vocab": cfg.ResizeVocab, "split_special_tokens": cfg.SplitSpecialTokens, "temperature": cfg.Temperature != nil,
+		"max_tokens": cfg.MaxTokens != 0} {
 		if given {
 			return false, fmt.Errorf("%s: has no effect on an encoder (%s)", name, c.Architectures[0])
 		}

@@ -373,8 +373,9 @@ func (p *process) wantText(t *testing.T, body fields, want string) {
 func (p *process) wantPrompt(t *testing.T, body fields, want string) {
 	t.Helper()
 	a := p.must(t, chatPath, body.with(fields{"max_tokens": 1, "return_token_ids": true}))
-	if got := p.detokenize(t, a.promptIDs...); got != want {
-		t.Errorf("prompt %q, want %q", got, want)
+	var got struct{ Prompt string }
+	if p.call(t, "/detokenize", fields{"model": body["model"], "tokens": a.promptIDs}, &got); got.Prompt != want {
+		t.Errorf("prompt %q, want %q", got.Prompt, want)
 	}
 }
 

@@ -79,6 +79,14 @@ type Config struct {
 	QKVBias                      *bool    `json:"qkv_bias"`
 	UseQKNorm                    *bool    `json:"use_qk_norm"`
 
+	// Latent attention. A q_lora_rank of null is none.
+	QLoRARank      *int  `json:"q_lora_rank"`
+	KVLoRARank     int   `json:"kv_lora_rank"`
+	QKNoPEHeadDim  int   `json:"qk_nope_head_dim"`
+	QKRoPEHeadDim  int   `json:"qk_rope_head_dim"`
+	VHeadDim       int   `json:"v_head_dim"`
+	RopeInterleave *bool `json:"rope_interleave"`
+
 	RopeTheta            float64         `json:"rope_theta"`
 	RopeLocalBaseFreq    float64         `json:"rope_local_base_freq"`
 	RopeScaling          *RopeParameters `json:"rope_scaling"`

@@ -135,6 +135,8 @@ func match(config *checkpoint.AdapterConfig, modules []model.Module, w *checkpoi
 		switch {
 		case surplus[name] && strings.Contains(name, ".experts."):
 			problems = append(problems, fmt.Sprintf("adapters of experts are not supported: %.160s", name))
+		case surplus[name] && strings.Contains(name, ".kv_b_proj."):
+			problems = append(problems, fmt.Sprintf("adapters of latent attention's kv_b_proj are not supported: %.160s", name))
 		case surplus[name]:
 			problems = append(problems, fmt.Sprintf("surplus: %.160s", name))
 		}

@@ -12,6 +12,8 @@ import (
 // and reports what of its configuration is not supported. The families are in families.go, those with
 // experts in mixtures.go.
 var architectures = map[string]func(*builder){
+	"DeepseekV2ForCausalLM":            deepseekV2,
+	"DeepseekV3ForCausalLM":            deepseekV3,
 	"Gemma2ForCausalLM":                gemma2,
 	"Gemma3ForCausalLM":                gemma3,
 	"Gemma3ForConditionalGeneration":   gemma3Text,

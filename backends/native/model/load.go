@@ -89,7 +89,7 @@ func (o Options) check(s *Spec) error {
 		return errors.New("weights that are rounded cannot be used from mapped files")
 	}
 	if o.Mapped && slices.ContainsFunc(s.tensors(), func(t tensor) bool { return t.turned }) {
-		return errors.New("weights that are stored as [in, out] cannot be used from mapped files")
+		return errors.New("weights that are stored as [in, out], or of latent attention, cannot be used from mapped files")
 	}
 	if o.Grow != nil {
 		if o.Mapped {

@@ -22,6 +22,7 @@ type Mixer interface {
 	cache() cacheDims
 	// output is the projection of what mix gives, [Hidden, columns of mix's out]; it is computed where mix's result is
 	// wanted only. It comes after projections.
+	// A mixer whose mix does not give act has a method mixes with the type that it gives.
 	output(s *Spec) projection
 	load(l *partLoader) mixer
 }

@@ -78,6 +78,12 @@ func (s *Spec) WeightBytes(o Options) (bytes int64) {
 			bytes += int64(t.elements()) * int64(kernels.F32.Size())
 		case !o.Mapped:
 			dt := cmp.Or(o.quantized(s, t), s.storedAs(s.resolve(o.DType)))
+			if t.packed != nil {
+				for _, m := range t.packed {
+					bytes += kernels.MatrixBytes(dt, m[0], m[1])
+				}
+				continue
+			}
 			rows, cols := t.shape[len(t.shape)-2], t.shape[len(t.shape)-1]
 			if t.turned {
 				rows, cols = cols, rows

@@ -58,8 +58,9 @@ type tensor struct {
 	name   string
 	shape  []int
 	matrix bool
-	exact  bool // it is not rounded to Options.Bits
-	turned bool // it is stored as [in, out]
+	exact  bool     // it is not rounded to Options.Bits
+	turned bool     // it is stored as [in, out]
+	packed [][2]int // the matrices that are made of it, [out, in], where these are not what its shape says
 }
 
 func vector(name string, shape ...int) tensor { return tensor{name: name, shape: shape} }

@@ -35,7 +35,7 @@ type Workspace struct {
 
 // layerTensors are what a layer's parts write. Layers share the memory.
 type layerTensors struct {
-	mixed, lastMixed kernels.Tensor   // act [T or R, the output projection's in]
+	mixed, lastMixed kernels.Tensor   // act, or what the mixer mixes, [T or R, the output projection's in]
 	mixer, ff        []kernels.Tensor // scratch
 }
 
@@ -93,7 +93,11 @@ func (w *Workspace) lay() (bytes int) {
 	for i, l := range s.Layers {
 		to, width := &w.layers[i], l.Mixer.output(s).in
 		at = begin
-		to.mixed, to.lastMixed = put(plan{act, t, width}), put(plan{act, r, width})
+		mixed := act
+		if m, ok := l.Mixer.(interface{ mixes() kernels.DType }); ok {
+			mixed = m.mixes()
+		}
+		to.mixed, to.lastMixed = put(plan{mixed, t, width}), put(plan{mixed, r, width})
 		shared := at // the feed-forward runs when the mixer is done
 		for _, p := range l.Mixer.scratch(s, act, t) {
 			to.mixer = append(to.mixer, put(p))

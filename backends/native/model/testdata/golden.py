@@ -38,6 +38,8 @@ HYBRID = dict(num_hidden_layers=3, head_dim=16, linear_num_key_heads=2, linear_n
 MOE = dict(num_experts=6, num_experts_per_tok=2, moe_intermediate_size=12, rope_theta=1000.0)
 HYBRID_MOE = dict(HYBRID, num_hidden_layers=2, layer_types=["linear_attention", "full_attention"], tokens=70, routed=0.02,
                   num_experts=4, num_experts_per_tok=2, moe_intermediate_size=12, shared_expert_intermediate_size=20)
+LATENT = dict(kv_lora_rank=12, qk_nope_head_dim=6, qk_rope_head_dim=8, v_head_dim=10, first_k_dense_replace=1,
+              num_experts_per_tok=3, moe_intermediate_size=12, n_shared_experts=2)
 # By folder: the family's name in transformers, which is also that of its classes, and what its configuration has in place
 # of SIZES or beyond them. Windows are shorter than the prompt; layers are as many as show how they differ.
 CASES = {
@@ -89,6 +91,11 @@ CASES = {
     "glm4-moe": ("Glm4Moe", dict(head_dim=8, num_hidden_layers=3, n_routed_experts=8, num_experts_per_tok=3,
                                  moe_intermediate_size=12, n_shared_experts=2, first_k_dense_replace=1, n_group=4, topk_group=2,
                                  routed_scaling_factor=1.5, use_qk_norm=True, attention_bias=True, rope_theta=1000.0)),
+    "deepseek-v2": ("DeepseekV2", dict(LATENT, q_lora_rank=None, num_key_value_heads=4, num_hidden_layers=3, n_routed_experts=8,
+                                       topk_method="group_limited_greedy", n_group=4, topk_group=2, routed_scaling_factor=2.0,
+                                       rope_parameters=dict(YARN, rope_theta=100.0))),
+    "deepseek-v3": ("DeepseekV3", dict(LATENT, q_lora_rank=12, num_key_value_heads=4, num_hidden_layers=3, n_routed_experts=8,
+                                       n_group=4, topk_group=2, attention_bias=True, rope_parameters=dict(YARN, rope_theta=100.0))),
     "olmoe": ("Olmoe", dict(num_experts=6, num_experts_per_tok=3, rope_theta=1000.0)),
     "granite-moe": ("GraniteMoe", dict(num_local_experts=6, num_experts_per_tok=2, embedding_multiplier=3.0,
                                        residual_multiplier=0.7, attention_multiplier=0.6, logits_scaling=1.5, rope_theta=1000.0)),
@@ -97,8 +104,10 @@ CASES = {
     "smollm3": ("SmolLM3", dict(num_hidden_layers=3, no_rope_layer_interval=2, rope_theta=1000.0)),
 }
 # In these, all-linear is also the experts, which no adapter can change.
-PACKED, ATTENTION = ("Mixtral", "Olmoe", "Qwen3Moe", "Glm4Moe"), ["q_proj", "k_proj", "v_proj", "o_proj"]
-LINEAR_ATTENTION = ATTENTION + ["in_proj_qkvz", "in_proj_ba", "out_proj", "shared_expert_gate"]
+ATTENTION = ["q_proj", "k_proj", "v_proj", "o_proj"]
+PACKED = dict.fromkeys(("Mixtral", "Olmoe", "Qwen3Moe", "Glm4Moe"), ATTENTION)
+PACKED["Qwen3Next"] = ATTENTION + ["in_proj_qkvz", "in_proj_ba", "out_proj", "shared_expert_gate"]
+PACKED |= dict.fromkeys(("DeepseekV2", "DeepseekV3"), ["q_proj", "q_a_proj", "q_b_proj", "kv_a_proj_with_mqa", "o_proj"])
 TOKENS = 60  # of the prompt, where the case does not say
 ROWS = [0, 1, 17]  # of which the logits are kept, beside those of the last
 GREEDY = 64  # tokens after the prompt
@@ -138,7 +147,7 @@ class Choices:
             values = values.sigmoid() + router.e_score_correction_bias
         if (getattr(router, "num_group", 1) or 1) > 1:
             groups = values.view(len(values), router.num_group, -1)
-            best = groups.topk(2).values.sum(-1).topk(router.num_group)
+            best = groups.topk(2 if hasattr(router, "e_score_correction_bias") else 1).values.sum(-1).topk(router.num_group)
             self.see_gap(best.values, router.topk_group)
             for left in best.indices[:, router.topk_group:].T:
                 groups[torch.arange(len(values)), left] = float("-inf")
@@ -218,8 +227,7 @@ def write(name, family, keys):
                   tokens=tokens.tolist(), rows=rows, logits=kept(logits(model, tokens), rows), greedy=following, gap=round(gap, 6))
     folder = pathlib.Path(name)
     save(folder, model)
-    modules = ATTENTION if family in PACKED else LINEAR_ATTENTION if family == "Qwen3Next" else "all-linear"
-    lora = peft.LoraConfig(r=4, lora_alpha=6, target_modules=modules,
+    lora = peft.LoraConfig(r=4, lora_alpha=6, target_modules=PACKED.get(family, "all-linear"),
                            exclude_modules=r".*(vision|visual|projector).*")
     adapter = peft.get_peft_model(model, lora).eval()
     choices.gap = 0

@@ -34,6 +34,7 @@ type LlamaFactory struct {
 	Stage          string
 	FinetuningType string
 	AdapterFolder  string
+	UseKVCache     bool
 	DefaultModel   string
 	RootPath       string
 }
@@ -103,6 +104,8 @@ func (c *LlamaFactory) options() []*Option {
 			Group: model, Commands: all, Backends: "native", Help: "with lora adapter_name_or_path may be given; with the others it is refused"},
 		{Name: "adapter_folder", target: &c.AdapterFolder, Group: model, Commands: all, Backends: "native",
 			Help: "folder inside each adapter's folder that holds it"},
+		{Name: "use_kv_cache", target: &c.UseKVCache, Default: "true", Group: engine, Commands: all, Backends: "native",
+			Help: "false is refused: the answers are the same with it, only sooner"},
 		{Name: "default_model", target: &c.DefaultModel, Group: web, Commands: serve,
 			Help: "model or adapter that answers requests for a model that there is not; empty: they are answered 404"},
 		{Name: "root_path", target: &c.RootPath, Env: []string{"FASTAPI_ROOT_PATH"}, Group: web, Commands: serve,
@@ -121,6 +124,9 @@ func (c *LlamaFactory) validate(all *Config) (errs []error) {
 	}
 	if !c.UseFastTokenizer {
 		bad("use_fast_tokenizer: false is not supported, slow tokenizers are Python programs")
+	}
+	if !c.UseKVCache {
+		bad("use_kv_cache: the native engine always has a KV cache; answers are the same with it, only sooner")
 	}
 	if c.Stage == "rm" {
 		bad("stage: a reward model (rm) is not supported by this version")
@@ -142,6 +148,14 @@ type note struct{ name, kind, why string }
 
 // noted are keys of LlamaFactory's inference that have no effect here.
 var noted = []note{
+	{"low_cpu_mem_usage", "bool", "weights are packed one by one, never two copies at once"},
+	{"offload_folder", "text", "mmap uses the checkpoint's own files for weights that memory does not hold"},
+	{"use_kt", "bool", "infer_backend says so"},
+	{"kt_optimize_rule", "text", "KTransformers is SGLang with --kt-* now; see kt_weight_path and kt_method"},
+	{"kt_config", "any", "KTransformers is SGLang with --kt-* now; see kt_weight_path and kt_method"},
+	{"kt_mode", "text", "KTransformers is SGLang with --kt-* now"},
+	{"mode", "text", "KTransformers is SGLang with --kt-* now"},
+	{"kt_force_think", "bool", "the chat template decides; see enable_thinking"},
 	{"flash_attn", "text", "the native engine has one attention"},
 	{"use_unsloth", "bool", "the native engine has its own kernels"},
 	{"mixture_of_depths", "text", "no such model is known"},

@@ -316,7 +316,7 @@ var testedElsewhere = map[string]string{
 	"upstream_url": "TestUpstreams", "upstream_url_file": "TestUpstreamList", "upstream_api_key": "TestUpstreams",
 	"upstream_routes": "TestUpstreams", "allow_runtime_lora_updating": "TestUpstreamAdapters", "upstream_wait": "TestUpstreamWait", "upstream_timeout": "TestUpstreamStall",
 	"upstream_command": "TestSpawned", "upstream_start_timeout": "TestSpawnedTooSlow",
-	"rope_scaling": "native's TestRopeScaling", "num_beams": "config's TestIdleKeys", "length_penalty": "config's TestIdleKeys", "stage": "config's TestIdleKeys",
+	"rope_scaling": "native's TestRopeScaling", "num_beams": "config's TestIdleKeys", "use_kv_cache": "config's TestIdleKeys", "length_penalty": "config's TestIdleKeys", "stage": "config's TestIdleKeys",
 	"finetuning_type": "config's TestIdleKeys", "adapter_folder": "config's TestAdapterFolder",
 	"hub": "hub's TestPull", "hf_hub_token": "hub's TestToken", "ms_hub_token": "hub's TestToken", "om_hub_token": "hub's TestToken",
 	"cache_dir": "TestPull", "model_revision": "TestPull", "hub_offline": "TestPull", "trust_remote_code": commandLines, "vllm_gpu_util": commandLines,

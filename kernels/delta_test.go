@@ -10,11 +10,11 @@ import (
 
 // stateful are sequences of random inputs for the ops that keep states.
 type stateful struct {
-	r               *rig
-	rule            DeltaRule
-	kernel          int
-	qkv, a, b, conv []Tensor // per sequence, all positions
-	w               Tensor
+	r         *rig
+	rule      DeltaRule
+	kernel    int
+	qkv, a, b []Tensor // per sequence, all positions
+	w         Tensor
 }
 
 func newStateful(r *rig, rule DeltaRule, kernel int, lens ...int) *stateful {

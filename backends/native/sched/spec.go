@@ -46,7 +46,7 @@ func (c *Config) Validate() error {
 		errs = append(errs, fmt.Errorf("MaxBatchedTokens is %d, below MaxNumSeqs, %d", c.MaxBatchedTokens, c.MaxNumSeqs))
 	}
 	if c.States && c.PrefixCache {
-		errs = append(errs, errors.New("States and PrefixCache exclude each other"))
+		errs = append(errs, errors.New("sequences with States have no PrefixCache"))
 	}
 	if len(errs) > 0 {
 		return fmt.Errorf("sched: %w", errors.Join(errs...))

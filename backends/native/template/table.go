@@ -12,7 +12,6 @@ type turns struct {
 
 func (t turns) after(prefix string) turns  { t.Prefix = prefix; return t }
 func (t turns) observed(slot string) turns { t.Observation = slot; return t }
-func (t turns) called(slot string) turns   { t.Function = slot; return t }
 
 // Two ways in which ChatML shows a tool's result.
 const (

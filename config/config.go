@@ -130,66 +130,82 @@ func Defaults() Config {
 	return c
 }
 
-// Validate reports everything that is wrong with values taken together, and files that cannot be read.
-func (c *Config) Validate() error {
-	var errs []error
-	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+// Problem is what is wrong with an option's value, alone or beside those of others.
+type Problem struct {
+	Options []string // the one that is to be changed first
+	Err     error
+}
+
+// Error implements error.
+func (p *Problem) Error() string { return p.Options[0] + ": " + p.Err.Error() }
+
+// Unwrap implements errors.Unwrap's contract.
+func (p *Problem) Unwrap() error { return p.Err }
+
+// report notes a problem of the options, separated by spaces.
+type report func(options, format string, args ...any)
+
+// Validate returns everything that is wrong with values, alone and taken together, and files that cannot be read.
+func (c *Config) Validate() (problems []*Problem) {
+	bad := func(options, format string, args ...any) {
+		problems = append(problems, &Problem{strings.Fields(options), fmt.Errorf(format, args...)})
+	}
 	for _, o := range c.options() {
 		if err := o.check(); err != nil {
-			bad("%s: %w", o.Name, err)
+			bad(o.Name, "%w", err)
 		}
 	}
 	c.validateUpstream(bad)
 	if b := c.QuantizationBit; b != 0 && b != 4 && b != 8 {
-		bad("quantization_bit: %d is none of 0, 4, 8", b)
+		bad("quantization_bit", "%d is none of 0, 4, 8", b)
 	}
 	switch c.QuantizationMethod {
 	case "bnb", "hqq", "eetq":
-		bad("quantization_method: %s is not supported by this version; use rtn", c.QuantizationMethod)
+		bad("quantization_method", "%s is not supported by this version; use rtn", c.QuantizationMethod)
 	case "rtn":
 		if c.QuantizationBit == 0 {
-			bad("quantization_method: rtn needs quantization_bit 8 or 4")
+			bad("quantization_method quantization_bit", "rtn needs quantization_bit 8 or 4")
 		}
 	}
 	if c.Mmap {
 		if c.ModelNameOrPath == "" {
-			bad("mmap: needs model_name_or_path, the built-in model is no file")
+			bad("mmap model_name_or_path", "needs model_name_or_path, the built-in model is no file")
 		}
 		if c.QuantizationBit != 0 || c.LoadFormat == "dummy" {
-			bad("mmap: quantization_bit and load_format dummy make weights that are in no file")
+			bad("mmap quantization_bit load_format", "quantization_bit and load_format dummy make weights that are in no file")
 		}
 	}
-	errs = append(errs, c.LlamaFactory.validate(c)...)
+	c.LlamaFactory.validate(c, bad)
 	if c.MaxNumBatchedTokens < c.MaxNumSeqs {
-		bad("max_num_batched_tokens (%d) must not be below max_num_seqs (%d): a step holds a token of every sequence",
+		bad("max_num_batched_tokens max_num_seqs", "%d must not be below max_num_seqs, %d: a step holds a token of every sequence",
 			c.MaxNumBatchedTokens, c.MaxNumSeqs)
 	}
 	if (c.SpeculativeMethod == "draft_model") != (c.DraftModel != "") {
-		bad("speculative_method draft_model and a draft_model go together")
+		bad("speculative_method draft_model", "draft_model and an option draft_model go together")
 	}
 	if c.PromptLookupMax < c.PromptLookupMin {
-		bad("prompt_lookup_max (%d) must not be below prompt_lookup_min (%d)", c.PromptLookupMax, c.PromptLookupMin)
+		bad("prompt_lookup_max prompt_lookup_min", "%d must not be below prompt_lookup_min, %d", c.PromptLookupMax, c.PromptLookupMin)
 	}
 	if strings.HasPrefix(c.Host, "[") || (c.Host != "" && strings.Contains(c.Host, "/")) {
-		bad("host: %q is not an address or a name", c.Host)
+		bad("host", "%q is not an address or a name", c.Host)
 	}
 	if c.URL != "" {
 		if u, err := url.Parse(c.URL); err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" {
-			bad("url: %q is not like http://localhost:8000/v1", c.URL)
+			bad("url", "%q is not like http://localhost:8000/v1", c.URL)
 		}
 	}
 	if _, err := c.Adapters(); err != nil {
-		errs = append(errs, err)
+		bad("adapter_name_or_path", "%w", err)
 	}
 	if _, err := c.Keys(); err != nil {
-		errs = append(errs, err)
+		bad("api_key_file", "%w", err)
 	}
 	if c.ChatTemplate != "" {
 		if _, err := os.Stat(c.ChatTemplate); err != nil {
-			bad("chat_template: %w", err)
+			bad("chat_template", "%w", err)
 		}
 	}
-	return errors.Join(errs...)
+	return problems
 }
 
 // Proxied says that another server computes.
@@ -200,21 +216,23 @@ func (c *Config) Proxied() bool {
 // Attached says that it runs already.
 func (c *Config) Attached() bool { return len(c.UpstreamURL) > 0 || c.UpstreamURLFile != "" }
 
-func (c *Config) validateUpstream(bad func(format string, args ...any)) {
+func (c *Config) validateUpstream(bad report) {
 	switch {
-	case !c.Proxied() && c.Attached():
-		bad("upstream_url: needs infer_backend vllm, sglang or ktransformers")
+	case !c.Proxied() && len(c.UpstreamURL) > 0:
+		bad("upstream_url infer_backend", "needs infer_backend vllm, sglang or ktransformers")
+	case !c.Proxied() && c.UpstreamURLFile != "":
+		bad("upstream_url_file infer_backend", "needs infer_backend vllm, sglang or ktransformers")
 	case len(c.UpstreamURL) > 0 && c.UpstreamURLFile != "":
-		bad("upstream_url and upstream_url_file: only one of them may be given")
+		bad("upstream_url upstream_url_file", "only one of upstream_url and upstream_url_file may be given")
 	case c.Proxied() && !c.Attached() && c.ModelNameOrPath == "":
-		bad("model_name_or_path: is required with infer_backend %s, unless upstream_url names a running server", c.InferBackend)
+		bad("model_name_or_path infer_backend", "is required with infer_backend %s, unless upstream_url names a running server", c.InferBackend)
 	}
 	if c.Proxied() && c.QuantizationBit != 0 {
-		bad("quantization_bit: %s rounds no weights when it loads; give it a quantized checkpoint", c.InferBackend)
+		bad("quantization_bit infer_backend", "%s rounds no weights when it loads; give it a quantized checkpoint", c.InferBackend)
 	}
 	for _, u := range c.UpstreamURL {
 		if p, err := url.Parse(u); err != nil || p.Host == "" && (p.Scheme != "unix" || p.Path == "") {
-			bad("upstream_url: %q is not like http://host:8000 or unix:///path", u)
+			bad("upstream_url", "%q is not like http://host:8000 or unix:///path", u)
 		}
 	}
 }
@@ -245,9 +263,9 @@ func (c *Config) Adapters() ([]Adapter, error) {
 		}
 		switch {
 		case a.Name == "" || a.Path == "":
-			errs = append(errs, fmt.Errorf("adapter_name_or_path: %q is not [name=]path", entry))
+			errs = append(errs, fmt.Errorf("%q is not [name=]path", entry))
 		case seen[a.Name]:
-			errs = append(errs, fmt.Errorf("adapter_name_or_path: two adapters are named %q; use name=path", a.Name))
+			errs = append(errs, fmt.Errorf("two adapters are named %q; use name=path", a.Name))
 		}
 		seen[a.Name] = true
 		if c.AdapterFolder != "" {
@@ -267,7 +285,7 @@ func (c *Config) Keys() ([]string, error) {
 	}
 	data, err := os.ReadFile(c.APIKeyFile)
 	if err != nil {
-		return nil, fmt.Errorf("api_key_file: %w", err)
+		return nil, err
 	}
 	found := false
 	for line := range strings.Lines(string(data)) {
@@ -277,7 +295,7 @@ func (c *Config) Keys() ([]string, error) {
 		}
 	}
 	if !found {
-		return nil, fmt.Errorf("api_key_file: %s holds no key", c.APIKeyFile)
+		return nil, fmt.Errorf("%s holds no key", c.APIKeyFile)
 	}
 	return keys, nil
 }

@@ -20,8 +20,8 @@ func write(t *testing.T, name, text string) string {
 
 func TestDefaultsAreValid(t *testing.T) {
 	c := Defaults()
-	if err := c.Validate(); err != nil {
-		t.Fatal(err)
+	for _, p := range c.Validate() {
+		t.Error(p)
 	}
 	if c.Port != 8000 || c.Host != "127.0.0.1" || !c.EnablePrefixCaching || c.DrainTimeout != 30*time.Second ||
 		c.MaxBodyBytes != 32<<20 {
@@ -108,6 +108,15 @@ func TestForms(t *testing.T) {
 		{"duration", []string{"--drain_timeout", "1m30s"},
 			func(c Config) bool { return c.DrainTimeout == 90*time.Second }},
 		{"hex", []string{"--port", "0x10"}, func(c Config) bool { return c.Port == 16 }},
+		{"dotted key", []string{"infer_backend=vllm", "model=m", "vllm_config={a: 1, b: {c: 2}}", "vllm_config.b.d=true", "--vllm-config.a", "x"},
+			func(c Config) bool {
+				b, _ := c.VLLMConfig["b"].(map[string]any)
+				return c.VLLMConfig["a"] == "x" && b["c"] == 2 && b["d"] == true
+			}},
+		{"list with spaces", []string{"--lora_modules", "a=/x", "b=/y", "port=1", "--cors-origins", "http://a", "http://b", "threads=1"},
+			func(c Config) bool {
+				return slices.Equal(c.AdapterNameOrPath, []string{"a=/x", "b=/y"}) && len(c.CORSOrigins) == 2 && c.Port == 1 && c.Threads == 1
+			}},
 		{"last wins", []string{"--port", "1", "--port", "2"}, func(c Config) bool { return c.Port == 2 }},
 	}
 	for _, tc := range cases {
@@ -142,6 +151,18 @@ func TestFiles(t *testing.T) {
 		{"anchors", "a.yaml", "served_model_name: &n x\nsystem: *n\n", func(c Config) bool { return c.System == "x" }},
 		{"json", "a.json", "{\n\t\"port\": 5,\n\t\"access_log\": false, \"api_key\": [\"a\"]}",
 			func(c Config) bool { return c.Port == 5 && !c.AccessLog && len(c.APIKey) == 1 }},
+		{"merge", "a.yaml", "<<: [{port: 1, max_n: 2}, {max_n: 3, max_queue: 4}]\nport: 5\n",
+			func(c Config) bool { return c.Port == 5 && c.MaxN == 2 && c.MaxQueue == 4 }},
+		{"merged map and alias", "a.yaml", "vllm_config: &v {a: 1, b: {c: 2}}\nsglang_config:\n  <<: *v\n  d: 3\ninfer_backend: vllm\nmodel: m\n",
+			func(c Config) bool { return len(c.VLLMConfig) == 2 && len(c.SGLangConfig) == 3 }},
+		{"byte order mark", "a.json", "\xEF\xBB\xBF{\"port\": 5}", func(c Config) bool { return c.Port == 5 }},
+		{"CRLF", "a.yaml", "port: 5\r\nhost: 'h'\r\n", func(c Config) bool { return c.Port == 5 && c.Host == "h" }},
+		{"UTF-16", "a.yaml", "\xFF\xFEp\x00o\x00r\x00t\x00:\x00 \x005\x00", func(c Config) bool { return c.Port == 5 }},
+		{"JSON's escapes", "a.json", `{"served_model_name": "a\/b\\/\n", "system": "\ud83d\ude00\uD800"}`,
+			func(c Config) bool { return c.ServedModelName == "a/b\\/\n" && c.System == "😀\uFFFD" }},
+		{"comment alone", "a.yaml", "# nothing\n", func(c Config) bool { return c.Port == 8000 }},
+		{"scientific", "a.yaml", "temperature: 1e-1\ntop_p: '0.5'\nport: '8001'\n",
+			func(c Config) bool { return *c.Temperature == 0.1 && *c.TopP == 0.5 && c.Port == 8001 }},
 		{"empty", "a.yaml", "", func(c Config) bool { return c.Port == 8000 }},
 	}
 	for _, tc := range cases {
@@ -203,11 +224,21 @@ func TestErrors(t *testing.T) {
 func TestBadFiles(t *testing.T) {
 	for _, tc := range []struct{ name, file, text, want string }{
 		{"list at the top", "a.yaml", "- a\n", "a.yaml:1: the file must be a map"},
-		{"yaml syntax", "a.yaml", "a: b\n c: [\n", "a.yaml: line"},
-		{"json syntax", "a.json", "{\n\"port\": 5,\n}", "a.json: line 3"},
-		{"yaml in a json file", "a.json", "port: 5", "a.json: line 1"},
+		{"yaml syntax", "a.yaml", "a: b\n c: [\n", "a.yaml:2: mapping values"},
+		{"json syntax", "a.json", "{\n\"port\": 5,\n}", "a.json:3: invalid"},
+		{"yaml in a json file", "a.json", "port: 5", "a.json:1: invalid"},
 		{"nested", "a.yaml", "port:\n  a: 1\n", "must be a whole number, not a map"},
 		{"comma in a list entry", "a.yaml", "api_key: ['a,b']\n", "without commas"},
+		{"two documents", "a.yaml", "port: 1\n---\nport: 2\n", "a.yaml:2: a second document begins"},
+		{"latin-1", "a.yaml", "port: 1\nserved_model_name: caf\xe9\n", "a.yaml:2: the text is not UTF-8"},
+		{"tab", "a.yaml", "port: 1\nlogs:\n\ta: b\n", "a.yaml:3: found character that cannot start any token"},
+		{"deep", "a.yaml", "port: " + strings.Repeat("[", 20000), "depth"},
+		{"alias of nothing", "a.yaml", "port: *x\n", "a.yaml: unknown anchor"},
+		{"key twice", "a.yaml", "lora_rank: 1\nport: 1\nlora-rank: 2\n", "a.yaml:3: lora_rank stands at line 1 already"},
+		{"merge of a text", "a.yaml", "<<: x\n", "<< must merge maps"},
+		{"merge without end", "a.yaml", "<<: &a\n  <<: *a\n", "merged into one another"},
+		{"a key that is a list", "a.yaml", "? [a]\n: 1\n", "a.yaml:1: an option's name must be text"},
+		{"a number as key", "a.yaml", "1: 1\n", `unknown option "1"`},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			if _, err := Load("serve", []string{write(t, tc.file, tc.text)}, nil); err == nil ||
@@ -231,12 +262,12 @@ func TestImpossible(t *testing.T) {
 		{"bits", []string{"quantization_bit=3"}, "quantization_bit: 3 is none of 0, 4, 8"},
 		{"other method", []string{"quantization_bit=4", "quantization_method=bnb"}, "quantization_method: bnb is not supported by this version; use rtn"},
 		{"method alone", []string{"quantization_method=rtn"}, "quantization_method: rtn needs quantization_bit"},
-		{"mapped weights built in", []string{"mmap=true"}, "mmap: needs model_name_or_path"},
+		{"mapped weights built in", []string{"mmap=true"}, "argument mmap: needs model_name_or_path"},
 		{"mapped weights rounded", []string{"mmap=true", "model=.", "quantization_bit=8"}, "mmap: quantization_bit"},
 		{"backend without a model", []string{"infer_backend=vllm"}, "model_name_or_path: is required with infer_backend vllm"},
 		{"upstream of our own engine", []string{"upstream_url=http://x:1"}, "upstream_url: needs infer_backend"},
 		{"upstream without a scheme", []string{"infer_backend=vllm", "upstream_url=localhost:1"}, "is not like http://host:8000"},
-		{"upstreams twice", []string{"infer_backend=vllm", "upstream_url=http://x:1", "upstream_url_file=f"}, "only one of them"},
+		{"upstreams twice", []string{"infer_backend=vllm", "upstream_url=http://x:1", "upstream_url_file=f"}, "only one of upstream_url"},
 		{"upstream's weights rounded", []string{"infer_backend=vllm", "model=m", "quantization_bit=4"}, "quantization_bit: vllm"},
 		{"map that is none", []string{"vllm_config=[1]"}, "vllm_config"},
 		{"no draft model", []string{"speculative_method=draft_model"}, "draft_model"},
@@ -255,6 +286,45 @@ func TestImpossible(t *testing.T) {
 				t.Errorf("error %v, want %q", err, tc.want)
 			}
 		})
+	}
+}
+
+// TestAllAtOnce: values that cannot be together are told with their places, beside all other errors, and nothing twice.
+func TestAllAtOnce(t *testing.T) {
+	file := write(t, "qlora.yaml", "model_name_or_path: m\nquantization_bit: 4\nquantization_method: bnb\nportt: 1\nstage: rm\nthreads: x\n"+
+		"max_num_seqs: 9\n")
+	_, err := Load("serve", []string{file, "--max_num_batched_tokens", "4", "--max_n", "0"}, nil)
+	want := `qlora.yaml:4: unknown option "portt"; did you mean "port"?
+qlora.yaml:6: threads: "x" is not a whole number
+--max_n: 0 is not from 1 to 65536
+qlora.yaml:3: quantization_method: bnb is not supported by this version; use rtn
+qlora.yaml:5: stage: a reward model (rm) is not supported by this version
+--max_num_batched_tokens, qlora.yaml:7: max_num_batched_tokens: 4 must not be below max_num_seqs, 9: a step holds a token of every sequence`
+	if err == nil || err.Error() != want {
+		t.Errorf("got\n%v\nwant\n%s", err, want)
+	}
+}
+
+// TestPrint: a value of several lines takes one, and entries of models are shown.
+func TestPrint(t *testing.T) {
+	file := write(t, "a.yaml", "default_system: |\n  one\n  two\nmodels:\n  - {served_model_name: x, threads: 3}\n")
+	r, err := Load("serve", []string{file, "max_num_seqs=7"}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var b strings.Builder
+	if err := r.Print(&b); err != nil {
+		t.Fatal(err)
+	}
+	text := strings.Join(strings.FieldsFunc(b.String(), func(r rune) bool { return r == ' ' }), " ")
+	for _, want := range []string{`default_system "one\ntwo\n" a.yaml:1`, "models[0]\nserved_model_name x a.yaml:5: models[0]\n",
+		"threads 3 a.yaml:5: models[0]", "\nport 8000 default\n"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("it lacks %q:\n%s", want, text)
+		}
+	}
+	if strings.Count(text, "\nmax_num_seqs 7 argument max_num_seqs") != 2 || strings.Contains(text, "model_name_or_path") {
+		t.Errorf("shared options:\n%s", text)
 	}
 }
 
@@ -316,8 +386,7 @@ func FuzzFile(f *testing.F) {
 	f.Add("? {a: b}\n: c")
 	f.Add("port: !!binary aGk=\nport: *x")
 	f.Fuzz(func(t *testing.T, text string) {
-		l := &loader{command: "serve", res: &Result{Config: Defaults(), sources: map[string]string{}}}
-		l.opts = l.res.Config.options()
+		l := newLoader("serve", Defaults())
 		l.mapping("f.yaml", []byte(text))
 		for _, o := range l.opts {
 			if err := o.check(); err != nil && len(l.errs) == 0 {

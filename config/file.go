@@ -5,9 +5,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"go.yaml.in/yaml/v3"
 )
@@ -26,67 +30,138 @@ func (l *loader) file(name string) {
 		l.fail(base, "larger than %d bytes", maxFileBytes)
 		return
 	}
+	data = bytes.TrimPrefix(data, []byte("\xEF\xBB\xBF")) // Windows' editors begin a file so
 	if strings.HasSuffix(name, ".json") {
-		if err := checkJSON(data); err != nil {
-			l.fail(base, "%w", err)
+		if offset, err := checkJSON(data); err != nil {
+			l.fail(fmt.Sprintf("%s:%d", base, lineOf(data, offset)), "%w", err)
 			return
 		}
+		data = jsonEscape.ReplaceAllFunc(data, unescape)
 	}
-	l.mapping(base, data) // JSON is YAML too
+	l.mapping(base, data) // JSON is YAML too, but for some escapes
 }
 
-// checkJSON reports the line of a syntax error.
-func checkJSON(data []byte) error {
-	var v any
-	err := json.Unmarshal(data, &v)
-	if syntax, ok := errors.AsType[*json.SyntaxError](err); ok {
-		return fmt.Errorf("line %d: %w", 1+bytes.Count(data[:min(int(syntax.Offset), len(data))], []byte("\n")), err)
+// jsonEscape matches the escapes of JSON's strings, of which YAML lacks \/ and halves of characters.
+var jsonEscape = regexp.MustCompile(`\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|\\u[dD][89a-fA-F][0-9a-fA-F]{2}|\\.`)
+
+func unescape(escape []byte) []byte {
+	if len(escape) == 2 && escape[1] != '/' {
+		return escape
 	}
-	return err
+	var s string
+	if err := json.Unmarshal(append(append([]byte{'"'}, escape...), '"'), &s); err != nil {
+		panic("config: " + err.Error()) // it stood in valid JSON
+	}
+	return []byte(s)
+}
+
+// checkJSON reports a syntax error and where it is.
+func checkJSON(data []byte) (offset int, err error) {
+	var v any
+	err = json.Unmarshal(data, &v)
+	if syntax, ok := errors.AsType[*json.SyntaxError](err); ok {
+		offset = int(syntax.Offset)
+	}
+	return offset, err
+}
+
+// lineOf is the line in which the byte at offset stands.
+func lineOf(data []byte, offset int) int {
+	return 1 + bytes.Count(data[:min(offset, len(data))], []byte("\n"))
 }
 
 // mapping sets options from a document whose top is a map of names to values.
 func (l *loader) mapping(file string, data []byte) {
-	var doc yaml.Node
-	if err := yaml.Unmarshal(data, &doc); err != nil {
-		l.fail(file, "%s", strings.TrimPrefix(err.Error(), "yaml: "))
+	if at := notUTF8(data); at >= 0 {
+		l.fail(fmt.Sprintf("%s:%d", file, lineOf(data, at)), "the text is not UTF-8")
 		return
 	}
-	if len(doc.Content) == 0 {
+	var doc, more yaml.Node
+	in := yaml.NewDecoder(bytes.NewReader(data))
+	if err := in.Decode(&doc); err == io.EOF {
 		return // empty
+	} else if err != nil {
+		l.syntax(file, err)
+		return
+	}
+	if err := in.Decode(&more); err != io.EOF {
+		if err == nil {
+			err = fmt.Errorf("line %d: a second document begins; a file is one", more.Line)
+		}
+		l.syntax(file, err)
+		return
 	}
 	top := doc.Content[0]
-	if top.Kind != yaml.MappingNode {
+	switch {
+	case top.Kind == yaml.MappingNode:
+		l.pairs(file, top)
+	case !isNull(top):
 		l.fail(fmt.Sprintf("%s:%d", file, top.Line), "the file must be a map of option names to values")
-		return
 	}
-	l.pairs(file, top)
+}
+
+// notUTF8 is where data is not UTF-8, -1 if all of it is; UTF-16 says so by its first two bytes, and YAML takes it.
+func notUTF8(data []byte) int {
+	if bytes.HasPrefix(data, []byte("\xFF\xFE")) || bytes.HasPrefix(data, []byte("\xFE\xFF")) {
+		return -1
+	}
+	for at := 0; at < len(data); {
+		r, size := utf8.DecodeRune(data[at:])
+		if r == utf8.RuneError && size == 1 {
+			return at
+		}
+		at += size
+	}
+	return -1
+}
+
+// syntax reports an error of the YAML library, which says the line in words.
+func (l *loader) syntax(file string, err error) {
+	text := strings.TrimPrefix(err.Error(), "yaml: ")
+	if rest, ok := strings.CutPrefix(text, "line "); ok {
+		if line, what, ok := strings.Cut(rest, ": "); ok {
+			file, text = file+":"+line, what
+		}
+	}
+	l.fail(file, "%s", text)
 }
 
 // pairs sets options from a map of names to values.
 func (l *loader) pairs(file string, top *yaml.Node) {
+	content, err := merged(top, 0)
+	if err != nil {
+		l.fail(fmt.Sprintf("%s:%d", file, top.Line), "%w", err)
+		return
+	}
 	seen := map[string]int{}
-	for i := 0; i < len(top.Content); i += 2 {
-		key, value := top.Content[i], top.Content[i+1]
+	for i := 0; i < len(content); i += 2 {
+		key, value := content[i], resolved(content[i+1])
 		place := fmt.Sprintf("%s:%d", file, key.Line)
 		if l.entry != "" {
 			place += ": " + l.entry
 		}
-		o := l.lookup(key.Value)
-		switch {
-		case key.Kind != yaml.ScalarNode:
+		if key = resolved(key); key.Kind != yaml.ScalarNode {
 			l.fail(place, "an option's name must be text")
-		case normal(key.Value) == "models" && l.entry == "":
+			continue
+		}
+		o, name := l.lookup(key.Value), normal(key.Value)
+		if o != nil {
+			name = o.Name
+		}
+		if seen[name] > 0 {
+			l.fail(place, "%s stands at line %d already", name, seen[name])
+			continue
+		}
+		seen[name] = key.Line
+		switch {
+		case name == "models" && l.entry == "":
 			l.models(file, place, value)
-		case l.entry != "" && o != nil && o.Backends == "":
-			l.fail(place, "%s is the server's, not a model's", o.Name)
-		case o == nil && l.isIdle(place, key.Value, scalar(value)):
-		case o == nil:
+		case o == nil && !l.isIdle(place, key.Value, scalar(value)):
 			l.unknown(place, key.Value)
-		case seen[o.Name] > 0:
-			l.fail(place, "%s stands at line %d already", o.Name, seen[o.Name])
+		case o == nil:
+		case l.entry != "" && !o.ofModel():
+			l.fail(place, "%s is the server's, not a model's", o.Name)
 		default:
-			seen[o.Name] = key.Line
 			if !o.heededBy(l.command) {
 				l.warn("%s: %s has no effect on pagoda %s", place, o.Name, l.command)
 			}
@@ -95,42 +170,98 @@ func (l *loader) pairs(file string, top *yaml.Node) {
 	}
 }
 
+// resolved is what an alias stands for.
+func resolved(n *yaml.Node) *yaml.Node {
+	if n.Kind == yaml.AliasNode {
+		return n.Alias
+	}
+	return n
+}
+
+// maxMerges bounds maps that are merged into maps.
+const maxMerges = 16
+
+// merged is the content of a map: keys and values in turn, with those that a key << merges into it. What stands in the map
+// itself goes before these.
+func merged(n *yaml.Node, depth int) (content []*yaml.Node, err error) {
+	if depth > maxMerges {
+		return nil, fmt.Errorf("more than %d maps are merged into one another", maxMerges)
+	}
+	var further []*yaml.Node
+	for i := 0; i < len(n.Content); i += 2 {
+		key, value := n.Content[i], resolved(n.Content[i+1])
+		if key.Tag != "!!merge" {
+			content = append(content, key, n.Content[i+1])
+			continue
+		}
+		maps := []*yaml.Node{value}
+		if value.Kind == yaml.SequenceNode {
+			maps = value.Content
+		}
+		for _, m := range maps {
+			if m = resolved(m); m.Kind != yaml.MappingNode {
+				return nil, errors.New("<< must merge maps")
+			}
+			more, err := merged(m, depth+1)
+			if err != nil {
+				return nil, err
+			}
+			further = append(further, more...)
+		}
+	}
+	have := map[string]bool{}
+	for i := 0; i < len(content); i += 2 {
+		have[normal(content[i].Value)] = true
+	}
+	for i := 0; i < len(further); i += 2 {
+		if name := normal(further[i].Value); !have[name] {
+			have[name] = true
+			content = append(content, further[i], further[i+1])
+		}
+	}
+	return content, nil
+}
+
 // keyValue reads an argument name=value, the value in YAML.
 func (l *loader) keyValue(arg string) {
 	name, text, _ := strings.Cut(arg, "=")
-	o := l.lookup(name)
-	if o == nil {
-		if !l.isIdle("argument "+name, name, &text) {
-			l.unknown("argument "+name, name)
-		}
-		return
-	}
 	place := "argument " + name
-	if !o.heededBy(l.command) {
-		l.fail(place, "pagoda %s does not heed %s (it is for: %s)", l.command, o.Name, o.Commands)
-		return
-	}
-	if o.Type() == "list" { // a key or a path may hold anything
-		l.set(o, place, text)
-		return
-	}
+	o, path := l.lookupPath(name)
 	var doc yaml.Node
-	if err := yaml.Unmarshal([]byte(text), &doc); err != nil || len(doc.Content) == 0 {
+	switch {
+	case o == nil:
+		if !l.isIdle(place, name, &text) {
+			l.unknown(place, name)
+		}
+	case path != "", o.Type() == "list", !o.heededBy(l.command): // a key or a path may hold anything
+		l.arg(o, path, place, text)
+	case yaml.Unmarshal([]byte(text), &doc) != nil || len(doc.Content) == 0:
 		l.set(o, place, text)
-		return
+	default:
+		l.node(o, place, doc.Content[0])
 	}
-	l.node(o, place, doc.Content[0])
+}
+
+// setWithin sets the value at a path within a map, in YAML.
+func (l *loader) setWithin(o *Option, path, place, text string) {
+	var value any
+	if yaml.Unmarshal([]byte(text), &value) != nil {
+		value = text
+	}
+	names := strings.Split(path, ".")
+	for _, name := range slices.Backward(names) {
+		value = map[string]any{name: value}
+	}
+	l.finish(o, place, o.merge(value))
 }
 
 // node sets an option from a YAML value. null leaves it as it is.
 func (l *loader) node(o *Option, place string, n *yaml.Node) {
-	if n.Kind == yaml.AliasNode {
-		n = n.Alias
-	}
 	if n.Kind == yaml.SequenceNode && o.Type() == "list" {
 		var items []string
 		for _, item := range n.Content {
-			if item.Kind != yaml.ScalarNode || strings.Contains(item.Value, ",") {
+			if item = resolved(item); item.Kind != yaml.ScalarNode || strings.Contains(item.Value, ",") {
+				l.wrong[o.Name] = true
 				l.fail(place, "%s: the entries of a list must be text without commas", o.Name)
 				return
 			}
@@ -140,16 +271,16 @@ func (l *loader) node(o *Option, place string, n *yaml.Node) {
 		return
 	}
 	if n.Kind == yaml.MappingNode && o.Type() == "map" {
-		text, err := yaml.Marshal(n)
-		if err != nil {
-			l.fail(place, "%s: %w", o.Name, err)
-			return
+		var value any
+		err := n.Decode(&value)
+		if err == nil {
+			err = o.merge(value)
 		}
-		l.set(o, place, string(text))
+		l.finish(o, place, err)
 		return
 	}
 	if n.Kind != yaml.ScalarNode {
-		l.fail(place, "%s: must be %s, not a %s", o.Name, article(o.Type()), kindName(n.Kind))
+		l.finish(o, place, fmt.Errorf("must be %s, not a %s", article(o.Type()), kindName(n.Kind)))
 		return
 	}
 	if isNull(n) {
@@ -158,10 +289,9 @@ func (l *loader) node(o *Option, place string, n *yaml.Node) {
 	plain := isPlain(n)
 	switch isBool := o.Type() == "bool"; {
 	case isBool && (!plain || !isYAMLBool(n.Value)):
-		l.fail(place, "%s: must be true or false, not %q", o.Name, n.Value)
+		l.finish(o, place, fmt.Errorf("must be true or false, not %q", n.Value))
 	case !isBool && plain && isYAMLBool(n.Value):
-		l.fail(place, "%s: must be %s; %s is a boolean in YAML, put it in quotes to mean the text", o.Name,
-			article(o.Type()), n.Value)
+		l.finish(o, place, fmt.Errorf("must be %s; %s is a boolean in YAML, put it in quotes to mean the text", article(o.Type()), n.Value))
 	default:
 		l.set(o, place, n.Value)
 	}
@@ -169,7 +299,7 @@ func (l *loader) node(o *Option, place string, n *yaml.Node) {
 
 // isNull tells null and nothing from text.
 func isNull(n *yaml.Node) bool {
-	return isPlain(n) && (n.Value == "" || n.Value == "~" || strings.EqualFold(n.Value, "null"))
+	return n.Kind == yaml.ScalarNode && isPlain(n) && (n.Value == "" || n.Value == "~" || strings.EqualFold(n.Value, "null"))
 }
 
 func isPlain(n *yaml.Node) bool {
@@ -178,9 +308,6 @@ func isPlain(n *yaml.Node) bool {
 
 // scalar is the text of a value that is neither a list nor a map, "" of null.
 func scalar(n *yaml.Node) *string {
-	if n.Kind == yaml.AliasNode {
-		n = n.Alias
-	}
 	switch {
 	case n.Kind != yaml.ScalarNode:
 		return nil

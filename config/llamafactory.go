@@ -1,9 +1,6 @@
 package config
 
-import (
-	"fmt"
-	"strings"
-)
+import "strings"
 
 // LlamaFactory is the part of Config that LlamaFactory's files are about.
 type LlamaFactory struct {
@@ -114,33 +111,34 @@ func (c *LlamaFactory) options() []*Option {
 }
 
 // validate reports combinations that cannot be.
-func (c *LlamaFactory) validate(all *Config) (errs []error) {
-	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+func (c *LlamaFactory) validate(all *Config, bad report) {
 	if c.Template != "" && all.ChatTemplate != "" {
-		bad("template and chat_template: only one of them can make the prompts")
+		bad("template chat_template", "only one of template and chat_template can make the prompts")
 	}
-	if c.Template == "" && (c.ToolFormat != "" || c.PreserveThinking) {
-		bad("tool_format and preserve_thinking: they belong to a named template; set template too")
+	if c.Template == "" && c.ToolFormat != "" {
+		bad("tool_format", "belongs to a named template; set template too")
 	}
-	if !c.UseFastTokenizer {
-		bad("use_fast_tokenizer: false is not supported, slow tokenizers are Python programs")
+	if c.Template == "" && c.PreserveThinking {
+		bad("preserve_thinking", "belongs to a named template; set template too")
 	}
-	if !c.UseKVCache {
-		bad("use_kv_cache: the native engine always has a KV cache; answers are the same with it, only sooner")
+	if !c.UseFastTokenizer && !all.Proxied() {
+		bad("use_fast_tokenizer", "false is not supported, slow tokenizers are Python programs")
+	}
+	if !c.UseKVCache && !all.Proxied() {
+		bad("use_kv_cache", "the native engine always has a KV cache; answers are the same with it, only sooner")
 	}
 	if c.Stage == "rm" {
-		bad("stage: a reward model (rm) is not supported by this version")
+		bad("stage", "a reward model (rm) is not supported by this version")
 	}
 	if c.FinetuningType != "lora" && len(all.AdapterNameOrPath) > 0 {
-		bad("adapter_name_or_path: adapters go with finetuning_type lora, not %s", c.FinetuningType)
+		bad("adapter_name_or_path finetuning_type", "adapters go with finetuning_type lora, not %s", c.FinetuningType)
 	}
 	if c.AdapterFolder != "" && len(all.AdapterNameOrPath) == 0 {
-		bad("adapter_folder: there is no adapter_name_or_path")
+		bad("adapter_folder", "there is no adapter_name_or_path")
 	}
 	if c.RootPath != "" && (c.RootPath[0] != '/' || strings.HasSuffix(c.RootPath, "/")) {
-		bad("root_path: %q must begin with / and not end with it", c.RootPath)
+		bad("root_path", "%q must begin with / and not end with it", c.RootPath)
 	}
-	return errs
 }
 
 // note is a key that is known and has no effect, with the reason.

@@ -141,6 +141,9 @@ func TestIdleKeys(t *testing.T) {
 	}{
 		{"flag", []string{"--per_device_train_batch_size", "2", "--port", "1"}, nil, "per_device_train_batch_size"},
 		{"flag with dashes", []string{"--learning-rate=1e-4"}, nil, "learning_rate"},
+		{"several values", []string{"--report_to", "wandb", "tensorboard", "--port", "1"}, nil, "report_to"},
+		{"boolean flag and a pair", []string{"--do_train", "lora_rank=8"}, nil, "do_train, lora_rank"},
+		{"boolean flag turned off", []string{"--no-train-on-prompt", "--port", "1"}, nil, "train_on_prompt"},
 		{"boolean flag alone", []string{"--bf16", "--port", "1"}, nil, "bf16"},
 		{"key=value", []string{"lora_rank=8"}, nil, "lora_rank"},
 		{"wrong type", []string{"lora_rank=eight"}, nil, "!lora_rank: \"eight\" is not a whole number"},
@@ -156,7 +159,7 @@ func TestIdleKeys(t *testing.T) {
 		{"memory", []string{"low_cpu_mem_usage=true"}, nil, "low_cpu_mem_usage (weights are packed one by one"},
 		{"no cache", []string{"use_kv_cache=false"}, nil, "!use_kv_cache: the native engine always has a KV cache"},
 		{"beams", []string{"num_beams=4"}, nil, "!num_beams: 4 is not from 1 to 1"},
-		{"two templates", []string{"template=qwen3", "chat_template=load.go"}, nil, "!only one of them"},
+		{"two templates", []string{"template=qwen3", "chat_template=load.go"}, nil, "!only one of template"},
 		{"tools without a template", []string{"tool_format=qwen"}, nil, "!set template too"},
 		{"root path", []string{"root_path=llm/"}, nil, "!must begin with /"},
 		{"adapter's folder alone", []string{"adapter_folder=x"}, nil, "!there is no adapter_name_or_path"},

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-
 	"slices"
 	"strings"
 )
@@ -12,10 +11,10 @@ import (
 // Result is what Load made of its sources.
 type Result struct {
 	Config
-	Warnings    []string // things that were read and have no effect, for the log
-	Help        bool     // --help was given
-	PrintConfig bool     // --print-config was given
-	Models      []Config // what the file's list of models says, each with all else from the rest; empty: Config is the model
+	Warnings    []string  // things that were read and have no effect, for the log
+	Help        bool      // --help was given
+	PrintConfig bool      // --print-config was given
+	Models      []*Result // what the file's list of models says, each with all else from the rest; empty: Config is the model
 
 	sources map[string]string // by option name: where its value comes from
 }
@@ -23,8 +22,7 @@ type Result struct {
 // Load reads the options of a command: the file that args begin with, environ, and the rest of args. The error names
 // every problem, one a line.
 func Load(command string, args, environ []string) (*Result, error) {
-	l := &loader{command: command, res: &Result{Config: Defaults(), sources: map[string]string{}}}
-	l.opts = l.res.Config.options()
+	l := newLoader(command, Defaults())
 	l.extra = slices.ContainsFunc(environ, func(kv string) bool {
 		v, ok := strings.CutPrefix(kv, "ALLOW_EXTRA_ARGS=")
 		allow, _ := parseBool(v)
@@ -42,15 +40,45 @@ func Load(command string, args, environ []string) (*Result, error) {
 	if l.res.Help {
 		return l.res, nil
 	}
-	if len(l.errs) == 0 {
-		l.errs = append(l.errs, l.res.Config.Validate())
-	}
+	l.validate()
 	l.warnOfURL()
 	l.warnOfBackend()
 	if len(l.idle) > 0 {
 		l.warn("without effect on pagoda %s: %s", command, strings.Join(l.idle, ", "))
 	}
 	return l.res, errors.Join(l.errs...)
+}
+
+// validate reports values that cannot be, with the places they come from. Of options that are in error already nothing
+// further is said. A list of models makes the top level the server's: what belongs to models is for their entries to say.
+func (l *loader) validate() {
+	for _, p := range l.res.Config.Validate() {
+		if slices.ContainsFunc(p.Options, func(name string) bool { return l.wrong[name] }) {
+			continue
+		}
+		server := !slices.ContainsFunc(p.Options, func(name string) bool { return l.lookup(name).ofModel() })
+		if isEntry := l.entry != ""; isEntry && server || len(l.entries) > 0 && !server {
+			continue
+		}
+		var places []string
+		for _, name := range p.Options {
+			if place := l.res.Source(name); place != "default" && !slices.Contains(places, place) {
+				places = append(places, place)
+			}
+		}
+		place := strings.Join(places, ", ")
+		if l.entry != "" && !strings.Contains(place, l.entry) {
+			place = l.entryPlace
+		}
+		switch {
+		case place == "":
+			l.errs = append(l.errs, p)
+		case strings.HasSuffix(normal(place), p.Options[0]): // which names it already
+			l.fail(place, "%w", p.Err)
+		default:
+			l.fail(place, "%w", p)
+		}
+	}
 }
 
 // warnOfURL names what was set for an engine that another server's URL takes the place of.
@@ -67,6 +95,9 @@ func (l *loader) warnOfURL() {
 
 // warnOfBackend names what was set for other backends than the chosen one.
 func (l *loader) warnOfBackend() {
+	if len(l.entries) > 0 {
+		return // each entry does so
+	}
 	chosen := l.res.InferBackend
 	if chosen == "huggingface" {
 		chosen = "native"
@@ -78,7 +109,11 @@ func (l *loader) warnOfBackend() {
 		}
 	}
 	if len(idle) > 0 && l.res.URL == "" {
-		l.warn("without effect with infer_backend %s: %s", l.res.InferBackend, strings.Join(idle, ", "))
+		where := ""
+		if l.entry != "" {
+			where = l.entry + ": "
+		}
+		l.warn("%swithout effect with infer_backend %s: %s", where, l.res.InferBackend, strings.Join(idle, ", "))
 	}
 }
 
@@ -98,10 +133,18 @@ type loader struct {
 	opts    []*Option
 	errs    []error
 	lists   map[string]bool // list options that this level has set: a second --api_key adds to the first
+	wrong   map[string]bool // options whose values are in error
 	idle    []string        // keys that are known and have no effect, with the reason where there is one
 	extra   bool            // unknown keys are idle too (ALLOW_EXTRA_ARGS)
-	entry   string          // "models[1]": of which entry these are the options
 	entries []func()        // read what the file says of models, once all else is known
+
+	entry, entryPlace string // "models[1]", "a.yaml:7: models[1]": of which entry these are the options
+}
+
+func newLoader(command string, c Config) *loader {
+	l := &loader{command: command, res: &Result{Config: c, sources: map[string]string{}}, wrong: map[string]bool{}}
+	l.opts = l.res.Config.options()
+	return l
 }
 
 func (l *loader) fail(place, format string, args ...any) {
@@ -123,6 +166,19 @@ func (l *loader) lookup(name string) *Option {
 		}
 	}
 	return nil
+}
+
+// lookupPath is lookup for names that may lead into a map: vllm_config.max_num_seqs is that option with the path
+// max_num_seqs.
+func (l *loader) lookupPath(name string) (o *Option, path string) {
+	if o = l.lookup(name); o != nil {
+		return o, ""
+	}
+	first, path, isPath := strings.Cut(name, ".")
+	if o = l.lookup(first); !isPath || o == nil || o.Type() != "map" || slices.Contains(strings.Split(path, "."), "") {
+		return nil, ""
+	}
+	return o, path
 }
 
 // idleKey is the kind of a key that is known and has no effect, and why; "" if there is no such key.
@@ -154,10 +210,14 @@ func (l *loader) isIdle(place, name string, text *string) bool {
 	if why != "" {
 		why = " (" + why + ")"
 	}
-	if entry := normal(name) + why; !slices.Contains(l.idle, entry) {
-		l.idle = append(l.idle, entry)
-	}
+	l.noteIdle(normal(name) + why)
 	return true
+}
+
+func (l *loader) noteIdle(text string) {
+	if !slices.Contains(l.idle, text) {
+		l.idle = append(l.idle, text)
+	}
 }
 
 // checkKind reports a value of another kind; "" is null, which is one of each.
@@ -179,7 +239,7 @@ func checkKind(kind, text string) (err error) {
 // unknown reports a name that no option has.
 func (l *loader) unknown(place, name string) {
 	if l.extra {
-		l.idle = append(l.idle, name+" (unknown, but ALLOW_EXTRA_ARGS is set)")
+		l.noteIdle(name + " (unknown, but ALLOW_EXTRA_ARGS is set)")
 		return
 	}
 	if now := renamed[normal(name)]; now != "" {
@@ -238,8 +298,7 @@ func (l *loader) set(o *Option, place, text string) {
 	if list, ok := o.target.(*[]string); ok && l.lists[o.Name] {
 		old = strings.Join(*list, ",") + ","
 	}
-	err := o.setText(old + text)
-	l.finish(o, place, err)
+	l.finish(o, place, o.setText(old+text))
 }
 
 // finish checks the new value and notes its source.
@@ -255,6 +314,7 @@ func (l *loader) finish(o *Option, place string, err error) {
 			err = fmt.Errorf("%s: %w", o.Name, err)
 		}
 		l.fail(place, "%w", err)
+		l.wrong[o.Name] = true
 	}
 	if l.lists == nil {
 		l.lists = map[string]bool{}
@@ -350,32 +410,24 @@ func (l *loader) args(args []string) {
 	}
 }
 
-// flag reads --name value, --name=value, and for booleans --name and --no_name. It returns the arguments left.
+// flag reads --name value, --name=value, for booleans --name and --no_name, for lists --name value value. It returns the
+// arguments left.
 func (l *loader) flag(arg string, rest []string) []string {
 	name, value, hasValue := strings.Cut(arg, "=")
 	place := "--" + name
-	o := l.lookup(name)
-	if o == nil {
-		if plain, ok := strings.CutPrefix(normal(name), "no_"); ok {
-			if o = l.lookup(plain); o != nil && o.Type() == "bool" && !hasValue {
-				l.arg(o, place, "false")
-				return rest
-			}
+	o, path := l.lookupPath(name)
+	kind, _ := idleKey(name)
+	switch {
+	case o != nil:
+		kind = o.Type()
+	case !hasValue && kind == "":
+		if plain, ok := strings.CutPrefix(normal(name), "no_"); ok && l.isBool(plain) {
+			o, name, kind, value, hasValue = l.lookup(plain), plain, "bool", "false", true
 		}
-		if !hasValue && len(rest) > 0 && !strings.HasPrefix(rest[0], "--") {
-			value, hasValue, rest = rest[0], true, rest[1:] // or so it seems
-		}
-		if kind, _ := idleKey(name); kind == "bool" && !hasValue {
-			value = "true"
-		}
-		if !l.isIdle(place, name, &value) {
-			l.unknown(place, name)
-		}
-		return rest
 	}
 	switch {
 	case hasValue:
-	case o.Type() == "bool":
+	case kind == "bool":
 		value = "true"
 		if len(rest) > 0 {
 			if _, ok := parseBool(rest[0]); ok {
@@ -383,20 +435,59 @@ func (l *loader) flag(arg string, rest []string) []string {
 			}
 		}
 	case len(rest) == 0 || strings.HasPrefix(rest[0], "--"):
-		l.fail(place, "needs a value (%s)", o.Type())
-		return rest
+		if o != nil {
+			l.fail(place, "needs a value (%s)", o.Type())
+			return rest
+		}
 	default:
-		value, rest = rest[0], rest[1:]
+		value, rest = rest[0], rest[1:] // of an unknown flag it seems so
+		if o == nil || kind == "list" {
+			for len(rest) > 0 && l.isFurther(o, rest[0]) {
+				value, rest = value+","+rest[0], rest[1:]
+			}
+		}
 	}
-	l.arg(o, place, value)
+	switch {
+	case o != nil:
+		l.arg(o, path, place, value)
+	case !l.isIdle(place, name, &value):
+		l.unknown(place, name)
+	}
 	return rest
 }
 
-// arg sets an option from the command line, which the command must heed.
-func (l *loader) arg(o *Option, place, value string) {
-	if !o.heededBy(l.command) {
-		l.fail(place, "pagoda %s does not heed %s (it is for: %s)", l.command, o.Name, o.Commands)
-		return
+// isBool says whether a name is that of a boolean, also of one without effect.
+func (l *loader) isBool(name string) bool {
+	if o := l.lookup(name); o != nil {
+		return o.Type() == "bool"
 	}
-	l.set(o, place, value)
+	kind, _ := idleKey(name)
+	return kind == "bool"
+}
+
+// isFurther says whether arg is one more value of the list option o, nil if that is none of ours: --lora_modules a=/x b=/y
+// and --report_to wandb tensorboard. With a known name before it, = makes it an argument of its own.
+func (l *loader) isFurther(o *Option, arg string) bool {
+	if strings.HasPrefix(arg, "-") || isConfigFile(arg) {
+		return false
+	}
+	name, _, isPair := strings.Cut(arg, "=")
+	if !isPair {
+		return true
+	}
+	known, _ := l.lookupPath(name)
+	kind, _ := idleKey(name)
+	return o != nil && o.Name == "adapter_name_or_path" && known == nil && kind == ""
+}
+
+// arg sets an option from the command line, which the command must heed.
+func (l *loader) arg(o *Option, path, place, value string) {
+	switch {
+	case !o.heededBy(l.command):
+		l.fail(place, "pagoda %s does not heed %s (it is for: %s)", l.command, o.Name, o.Commands)
+	case path != "":
+		l.setWithin(o, path, place, value)
+	default:
+		l.set(o, place, value)
+	}
 }

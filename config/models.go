@@ -17,30 +17,49 @@ func (l *loader) models(file, place string, list *yaml.Node) {
 		l.fail(place, "models: must be a list of maps of option names to values")
 		return
 	}
+	l.entries = append(l.entries, l.checkOwn)
 	for i, entry := range list.Content {
-		l.entries = append(l.entries, func() { l.model(file, fmt.Sprintf("models[%d]", i), entry) })
+		l.entries = append(l.entries, func() { l.model(file, fmt.Sprintf("models[%d]", i), resolved(entry)) })
 	}
 }
 
-// model reads one entry. It has what the top level says, but for the model, its name and its adapters.
+// ownOptions are what an entry does not have from the top level.
+var ownOptions = []string{"model_name_or_path", "served_model_name", "adapter_name_or_path", "upstream_url", "upstream_url_file"}
+
+// model reads one entry. It has what the top level says, but for ownOptions.
 func (l *loader) model(file, name string, entry *yaml.Node) {
+	own := newLoader(l.command, l.res.Config)
+	own.extra, own.entry, own.entryPlace = l.extra, name, fmt.Sprintf("%s:%d: %s", file, entry.Line, name)
 	if entry.Kind != yaml.MappingNode {
-		l.fail(fmt.Sprintf("%s:%d: %s", file, entry.Line, name), "must be a map of option names to values")
+		l.fail(own.entryPlace, "must be a map of option names to values")
 		return
 	}
-	own := &loader{command: l.command, extra: l.extra, entry: name, res: &Result{Config: l.res.Config, sources: maps.Clone(l.res.sources)}}
+	own.res.sources = maps.Clone(l.res.sources)
 	c := &own.res.Config
-	c.ModelNameOrPath, c.ServedModelName, c.AdapterNameOrPath, c.UpstreamURL = "", "", nil, nil
-	own.opts = c.options()
-	own.pairs(file, entry)
-	if len(own.errs) == 0 {
-		if err := c.Validate(); err != nil {
-			own.fail(fmt.Sprintf("%s:%d: %s", file, entry.Line, name), "%w", err)
-		}
+	c.ModelNameOrPath, c.ServedModelName, c.AdapterNameOrPath, c.UpstreamURL, c.UpstreamURLFile = "", "", nil, nil, ""
+	for _, o := range ownOptions {
+		delete(own.res.sources, o)
 	}
+	own.pairs(file, entry)
+	own.validate()
 	own.warnOfBackend()
 	l.errs = append(l.errs, own.errs...)
-	l.idle = append(l.idle, own.idle...)
+	for _, text := range own.idle {
+		l.noteIdle(text)
+	}
 	l.res.Warnings = append(l.res.Warnings, own.res.Warnings...)
-	l.res.Models = append(l.res.Models, *c)
+	l.res.Models = append(l.res.Models, own.res)
+}
+
+// checkOwn reports what the top level says and no entry has from it.
+func (l *loader) checkOwn() {
+	for _, name := range ownOptions {
+		switch place := l.res.Source(name); {
+		case place == "default":
+		case name == "served_model_name": // API_MODEL_NAME may well be set for everything
+			l.warn("%s: served_model_name has no effect beside models: each entry says its own", place)
+		default:
+			l.fail(place, "%s: is for an entry of models to say", name)
+		}
+	}
 }

@@ -29,6 +29,10 @@ port: 9
 	if one.ServedModelName != "one" || one.QuantizationBit != 8 || one.Threads != 2 || one.MaxNumSeqs != 7 || *one.Temperature != 0.5 || one.Proxied() {
 		t.Errorf("one: %+v", one)
 	}
+	if w := strings.Join(r.Warnings, "\n"); !strings.Contains(w, "models[1]: without effect with infer_backend vllm: ") ||
+		!strings.Contains(w, "a.yaml:3: served_model_name has no effect beside models") {
+		t.Errorf("warnings:\n%s", w)
+	}
 	if two.ServedModelName != "two" || two.QuantizationBit != 0 || two.Threads != 1 || !two.Proxied() || r.Threads != 2 {
 		t.Errorf("two: %+v", two)
 	}
@@ -53,6 +57,16 @@ func TestModelsErrors(t *testing.T) {
 	} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("the error lacks %q:\n%v", want, err)
+		}
+	}
+	file = write(t, "d.yaml", "model: m\nupstream_url_file: f\nmmap: true\nmodels:\n  - allow_runtime_lora_updating: true\n  - {infer_backend: vllm}\n")
+	_, err = Load("serve", []string{file, "host=[::1]"}, []string{"API_MODEL_NAME=x"})
+	for _, line := range []string{"d.yaml:1: model_name_or_path: is for an entry of models to say", "d.yaml:2: upstream_url_file: is for an entry",
+		"d.yaml:5: models[0]: allow_runtime_lora_updating is the server's, not a model's",
+		"d.yaml:5: models[0]: mmap: needs model_name_or_path", "d.yaml:6: models[1]: model_name_or_path: is required with infer_backend vllm",
+		"argument host: \"[::1]\" is not an address"} {
+		if err == nil || strings.Count(err.Error(), line) != 1 {
+			t.Errorf("the error lacks %q, or has it twice:\n%v", line, err)
 		}
 	}
 	for _, text := range []string{"models: 3\n", "models: []\n", "models: {a: b}\n"} {

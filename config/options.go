@@ -276,6 +276,9 @@ func (c *Config) ownOptions() []*Option {
 // Options is the table without values.
 func Options() []*Option { return new(Config).options() }
 
+// ofModel says whether each of several models may have a value of its own.
+func (o *Option) ofModel() bool { return !slices.Contains([]string{web, logs, talk, speed}, o.Group) }
+
 // heededBy says whether a command heeds the option.
 func (o *Option) heededBy(command string) bool {
 	return slices.Contains(splitList(o.Commands), command)

@@ -3,8 +3,11 @@ package config
 import (
 	"fmt"
 	"io"
+	"slices"
+	"strconv"
 	"strings"
 	"text/tabwriter"
+	"unicode"
 )
 
 // Source says where the value of an option comes from: "default", "serve.yaml:3", "API_PORT", "--port".
@@ -27,24 +30,32 @@ func (r *Result) Args(command string) []string {
 	return args
 }
 
-// Print writes each option with its value and source. Secrets are masked.
+// Print writes each option with its value and source, and of each entry of models what is not the default. Secrets are masked.
 func (r *Result) Print(w io.Writer) error {
 	tw := tabwriter.NewWriter(w, 0, 4, 2, ' ', 0)
-	for _, o := range r.Config.options() {
-		text := o.Text()
-		if o.Secret && text != "" {
-			text = "********"
-		}
-		fmt.Fprintf(tw, "%s\t%s\t%s\n", o.Name, quoteEmpty(text), r.Source(o.Name))
+	r.print(tw, func(o *Option) bool { return len(r.Models) == 0 || !slices.Contains(ownOptions, o.Name) })
+	for i, m := range r.Models {
+		fmt.Fprintf(tw, "\nmodels[%d]\n", i)
+		m.print(tw, func(o *Option) bool { return o.ofModel() && m.Source(o.Name) != "default" })
 	}
 	return tw.Flush()
 }
 
-func quoteEmpty(s string) string {
-	if s == "" {
-		return `""`
+// print writes the options that show chooses.
+func (r *Result) print(w io.Writer, show func(*Option) bool) {
+	for _, o := range r.Config.options() {
+		if !show(o) {
+			continue
+		}
+		text := o.Text()
+		if o.Secret && text != "" {
+			text = "********"
+		}
+		if text == "" || strings.ContainsFunc(text, unicode.IsControl) {
+			text = strconv.Quote(text)
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\n", o.Name, text, r.Source(o.Name))
 	}
-	return s
 }
 
 // PrintFlags writes the options that command heeds, all if it is "".

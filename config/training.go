@@ -30,7 +30,7 @@ var withoutEffect = func() map[string]string {
 			profiler_profile_memory profiler_record_shapes profiler_with_stack pure_bf16 push_to_hub remove_unused_columns
 			restore_callback_states_from_checkpoint save_on_each_node save_only_model save_safetensors sequence_parallel
 			shift_attn skip_memory_metrics sortish_sampler split_batches streaming tf32 torch_compile tpu_metrics_debug
-			train_on_prompt upcast_layernorm upcast_lmhead_output use_adam_mini use_apollo use_asft_loss use_badam use_cpu
+			train_mm_proj_only train_on_prompt upcast_layernorm upcast_lmhead_output use_adam_mini use_apollo use_asft_loss use_badam use_cpu
 			use_dft_loss use_distributed_optimizer use_dora use_eaft_loss use_galore use_hyper_parallel use_ipex
 			use_legacy_prediction_loop use_liger_kernel use_llama_pro use_mca use_megatron_bridge use_mps_device use_muon
 			use_packed_sequences use_reentrant_gc use_rslora use_swanlab use_unsloth use_unsloth_gc use_v1_kernels

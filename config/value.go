@@ -3,6 +3,7 @@ package config
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"math"
 	"slices"
 	"strconv"
@@ -62,11 +63,14 @@ func (o *Option) setText(s string) (err error) {
 	case *[]string:
 		*p = splitList(s)
 	case *map[string]any:
-		m, err := parseMap(s)
-		if err != nil {
-			return err
+		var value any
+		if strings.TrimSpace(s) == "" {
+			*p = nil
+		} else if yaml.Unmarshal([]byte(s), &value) != nil {
+			err = notMap(s)
+		} else {
+			err = o.merge(value)
 		}
-		*p = m
 	default:
 		panic(fmt.Sprintf("config: option %s has no type", o.Name)) // a mistake in the table
 	}
@@ -189,19 +193,38 @@ func (o *Option) Text() string {
 	return ""
 }
 
-// parseMap reads a map in JSON or YAML.
-func parseMap(s string) (map[string]any, error) {
-	if strings.TrimSpace(s) == "" {
-		return nil, nil
+// merge puts a value of JSON or YAML, which must be a map, over the map that a map option has.
+func (o *Option) merge(value any) error {
+	over, ok := value.(map[string]any)
+	if !ok {
+		return notMap(value)
 	}
-	var m map[string]any
-	if err := yaml.Unmarshal([]byte(s), &m); err != nil || m == nil {
-		return nil, fmt.Errorf("%q is not a map such as {\"max_num_seqs\": 64}", s)
+	if _, err := json.Marshal(over); err != nil {
+		return fmt.Errorf("%v has names that are no text", value)
 	}
-	if _, err := json.Marshal(m); err != nil {
-		return nil, fmt.Errorf("%q has names that are no text", s)
+	p := o.target.(*map[string]any)
+	*p = mergeMaps(*p, over)
+	return nil
+}
+
+func notMap(value any) error {
+	return fmt.Errorf("%q is not a map such as {\"max_num_seqs\": 64}", fmt.Sprint(value))
+}
+
+// mergeMaps is base with over's values in place of its own; maps within both are merged. Neither is changed.
+func mergeMaps(base, over map[string]any) map[string]any {
+	out := maps.Clone(base)
+	if out == nil {
+		out = map[string]any{}
 	}
-	return m, nil
+	for name, v := range over {
+		under, isMap := out[name].(map[string]any)
+		if m, ok := v.(map[string]any); ok && isMap {
+			v = mergeMaps(under, m)
+		}
+		out[name] = v
+	}
+	return out
 }
 
 // parseBool knows the words of YAML 1.1 and those that LlamaFactory's flags take.

@@ -115,6 +115,9 @@ func optioned(name, optionsOf, short string, run func(*config.Result) error, ali
 			case cfg.Help:
 				return cmd.Help()
 			case cfg.PrintConfig:
+				for _, w := range cfg.Warnings {
+					fmt.Fprintln(os.Stderr, "pagoda: warning:", w)
+				}
 				return cfg.Print(os.Stdout)
 			}
 			return run(cfg)

@@ -39,9 +39,12 @@ func serve(cfg *config.Result) error {
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
 	router := &engine.Router{}
 	upstreams := proxy.NewMetrics()
-	models := cfg.Models
-	if len(models) == 0 {
-		models = []config.Config{cfg.Config}
+	models := []config.Config{cfg.Config}
+	if len(cfg.Models) > 0 {
+		models = models[:0]
+		for _, m := range cfg.Models {
+			models = append(models, m.Config)
+		}
 	}
 	web := serverConfig(&cfg.Config, keys)
 	if web.ForwardRoutes = forwardRoutes(models); slices.ContainsFunc(models, func(m config.Config) bool { return m.Proxied() }) {

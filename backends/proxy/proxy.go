@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"net/http"
 	"slices"
 	"sync"
 	"time"
@@ -217,13 +218,18 @@ func (e *Engine) generate(ctx context.Context, req *engine.Request, yield func(e
 	arrived := time.Now()
 	links := e.pool.affinity.chain(req)
 	var avoid []*replica
+	stale := false // the last try met a connection that the upstream had closed
 	for sent := 0; ; {
 		r, n, err := e.pool.take(ctx, adapter, links, avoid)
 		if err != nil {
 			return err
 		}
 		a := newAnswer(req, n.maxLen, arrived, yield)
-		err = e.try(ctx, r, enc, e.upstreamName(n, adapter), a)
+		client := r.client
+		if stale {
+			client = r.fresh
+		}
+		err = e.try(ctx, r, client, enc, e.upstreamName(n, adapter), a)
 		if _, unsent := errors.AsType[*notSentError](err); !unsent {
 			sent++
 		}
@@ -233,7 +239,7 @@ func (e *Engine) generate(ctx context.Context, req *engine.Request, yield func(e
 		if time.Since(arrived) > e.cfg.Times.Wait && sent == 0 {
 			return err
 		}
-		if _, stale := errors.AsType[*staleError](err); !stale {
+		if _, stale = errors.AsType[*staleError](err); !stale {
 			avoid = append(avoid, r)
 		}
 		e.cfg.Metrics.retries.WithLabelValues(e.name).Inc()
@@ -243,7 +249,7 @@ func (e *Engine) generate(ctx context.Context, req *engine.Request, yield func(e
 }
 
 // try sends req to r and tells the pool how it went.
-func (e *Engine) try(ctx context.Context, r *replica, enc *encoded, model string, a *answer) error {
+func (e *Engine) try(ctx context.Context, r *replica, client *http.Client, enc *encoded, model string, a *answer) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	stopCut := context.AfterFunc(e.over, func() { cancel(errClosed) })
@@ -251,7 +257,7 @@ func (e *Engine) try(ctx context.Context, r *replica, enc *encoded, model string
 	r.join(&cancel)
 	defer r.leave(&cancel)
 	began := time.Now()
-	err := r.post(ctx, enc, model, a)
+	err := r.post(ctx, client, enc, model, a)
 	if !a.first.IsZero() {
 		e.cfg.Metrics.first.WithLabelValues(e.name, r.id).Observe(a.first.Sub(began).Seconds())
 	}

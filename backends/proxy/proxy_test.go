@@ -464,6 +464,42 @@ func TestIdleConnection(t *testing.T) {
 	}
 }
 
+// TestStaleConnections: where every kept connection turns out to be closed, while others are put back all the time, no
+// request fails, of any kind.
+func TestStaleConnections(t *testing.T) {
+	srv := httptest.NewUnstartedServer(fakeupstream.New("vllm", "u"))
+	fakeupstream.CloseReused(srv.Config)
+	srv.Start()
+	defer srv.Close()
+	e := start(t, proxy.Config{Dialect: dialects["vllm"](), Name: "m", URLs: []string{srv.URL}, Times: quick})
+	var clients sync.WaitGroup
+	for range 16 {
+		clients.Go(func() {
+			for i := range 50 {
+				req := ask("say x")
+				req.Output.Whole = i%2 == 0
+				if s := collect(t.Context(), e, req); s.err != nil {
+					t.Errorf("generate: %v", s.err)
+				}
+				if _, err := e.Tokenize(t.Context(), &engine.Request{Model: "m", Text: new("a")}); err != nil {
+					t.Errorf("tokenize: %v", err)
+				}
+				resp, err := e.Forward(t.Context(), &engine.RawRequest{Model: "m", Method: http.MethodPost, Path: "/pooling",
+					ContentType: "application/json", Body: []byte(`{"model":"m"}`)})
+				if err != nil {
+					t.Errorf("forward: %v", err)
+					continue
+				}
+				if resp.Status != http.StatusOK {
+					t.Errorf("forward: %d", resp.Status)
+				}
+				resp.Body.Close()
+			}
+		})
+	}
+	clients.Wait()
+}
+
 // TestConnectionsAreKept: requests one after the other, streamed or not, use one connection.
 func TestConnectionsAreKept(t *testing.T) {
 	var opened atomic.Int64

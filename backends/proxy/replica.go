@@ -43,6 +43,8 @@ type replica struct {
 	admin  string // key of the routes that load adapters and abort; "" is key
 	d      *Dialect
 	client *http.Client
+	// fresh sends each request over a connection of its own, which cannot have been closed while nobody used it.
+	fresh *http.Client
 
 	running  atomic.Int64 // requests
 	progress atomic.Int64 // Unix nanoseconds of the last sign of life on any request
@@ -108,11 +110,15 @@ func newReplica(rawURL, key string, d *Dialect) (*replica, error) {
 	case u.User != nil:
 		return nil, errors.New("must not hold a password; use upstream_api_key")
 	}
-	client := &http.Client{Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error {
-		return http.ErrUseLastResponse // the key and the prompt go where the operator said and nowhere else
-	}}
-	return &replica{id: id, base: base, key: key, admin: key, d: d, client: client,
+	fresh := transport.Clone()
+	fresh.DisableKeepAlives = true
+	return &replica{id: id, base: base, key: key, admin: key, d: d, client: newClient(transport), fresh: newClient(fresh),
 		cancels: map[*context.CancelCauseFunc]struct{}{}, kick: make(chan struct{}, 1), done: make(chan struct{})}, nil
+}
+
+// newClient follows no redirects: the key and the prompt go where the operator said and nowhere else.
+func newClient(t *http.Transport) *http.Client {
+	return &http.Client{Transport: t, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 }
 
 // request makes a request.
@@ -171,14 +177,15 @@ func (b *twoParts) WriteTo(w io.Writer) (int64, error) {
 }
 
 // staleError says that a kept connection broke before anything of the answer came. Most likely the upstream had closed it
-// while nobody used it, which says nothing about the upstream.
+// while nobody used it, which says nothing about the upstream. All others may be as stale, and new ones are kept all the time:
+// the next try goes over a fresh connection.
 type staleError struct{ err error }
 
 func (e *staleError) Error() string { return "kept connection to the upstream: " + e.err.Error() }
 func (e *staleError) Unwrap() error { return e.err }
 
-// post sends one try of a request and hands its answer to a.
-func (r *replica) post(ctx context.Context, e *encoded, model string, a *answer) error {
+// post sends one try of a request by r.client or r.fresh and hands its answer to a.
+func (r *replica) post(ctx context.Context, client *http.Client, e *encoded, model string, a *answer) error {
 	id := "pagoda-" + strings.ToLower(rand.Text())
 	req, err := r.request(ctx, http.MethodPost, e.path, r.key, nil)
 	if err != nil {
@@ -199,10 +206,9 @@ func (r *replica) post(ctx context.Context, e *encoded, model string, a *answer)
 	req = req.WithContext(httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
 		GotConn: func(c httptrace.GotConnInfo) { reused = c.Reused },
 	}))
-	resp, err := r.client.Transport.RoundTrip(req) // a Client's own part is cookies and redirects
+	resp, err := client.Transport.RoundTrip(req) // a Client's own part is cookies and redirects
 	if err != nil && reused && ctx.Err() == nil {
 		ended = true
-		r.client.CloseIdleConnections() // others may be closed too
 		return &staleError{err}
 	}
 	if err != nil {

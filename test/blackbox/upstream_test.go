@@ -283,9 +283,10 @@ func TestUpstreamKilled(t *testing.T) {
 	p.line(t, "upstream is down")
 }
 
-// TestUpstreamIdle: an upstream that closes idle connections sooner than anybody expects costs no request.
+// TestUpstreamIdle: an upstream that closes idle connections sooner than anybody expects costs no request, not even where
+// each one that is kept is stale.
 func TestUpstreamIdle(t *testing.T) {
-	p := inFront(t, "vllm", startFake(t, "vllm", "--fake-idle-ms", "1").url)
+	p := inFront(t, "vllm", startFake(t, "vllm", "--fake-close-reused").url)
 	parallel(8, 400, func(i int) {
 		a, err := p.ask(context.Background(), chatPath, upstreamChat(fmt.Sprint("say ", i), i%2 == 0))
 		if err != nil || a.status != http.StatusOK || a.err != nil {

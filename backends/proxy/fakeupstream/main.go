@@ -1,6 +1,7 @@
 package fakeupstream
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -11,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -24,7 +26,7 @@ import (
 //	--fake-orphan FILE     starts a process that outlives it and writes its number there
 //	--fake-health-ms N     /health takes that long
 //	--fake-chunk-ms N      each word takes that long
-//	--fake-idle-ms N       closes connections that are idle for that long
+//	--fake-close-reused    see CloseReused
 //	--fake-stubborn        does not end by SIGTERM
 func Main(args []string) int {
 	flags := parse(args[1:])
@@ -63,7 +65,10 @@ func Main(args []string) int {
 	}
 	stop := make(chan os.Signal, 1)
 	signal.Notify(stop, syscall.SIGTERM, os.Interrupt)
-	srv := &http.Server{Handler: s, IdleTimeout: flags.ms("--fake-idle-ms")}
+	srv := &http.Server{Handler: s}
+	if flags.has("--fake-close-reused") {
+		CloseReused(srv)
+	}
 	go func() {
 		<-stop
 		if flags.has("--fake-stubborn") {
@@ -77,6 +82,22 @@ func Main(args []string) int {
 		return 1
 	}
 	return 0
+}
+
+// CloseReused makes srv close each connection at its second request, without a word: to a client that is what a connection
+// looks like that was closed while it was idle.
+func CloseReused(srv *http.Server) {
+	type key struct{}
+	next := srv.Handler
+	srv.ConnContext = func(ctx context.Context, _ net.Conn) context.Context {
+		return context.WithValue(ctx, key{}, &atomic.Bool{})
+	}
+	srv.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if used := r.Context().Value(key{}).(*atomic.Bool); used.Swap(true) {
+			panic(http.ErrAbortHandler)
+		}
+		next.ServeHTTP(w, r)
+	})
 }
 
 // flagList is a command line as name to values.

@@ -31,6 +31,7 @@ var arrows = map[string]row{
 	"checkpoint":                  {never: "net/http"},
 	"ffi":                         {never: "net/http"},
 	"kernels":                     {deps: "quant", never: "net/http"},
+	"quant":                       {never: "net/http"},
 	"models/demo":                 {never: "net/http"},
 	"backends/native/sched":       {deps: "backends/native/kvcache backends/native/sample", never: "time net/http"},
 	"backends/native/kvcache":     {deps: "backends/native/sched backends/native/sample", never: "time net/http"},

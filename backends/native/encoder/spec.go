@@ -138,7 +138,7 @@ func (s *spec) check(c *checkpoint.Config) error {
 		bad("is_decoder is not supported: the model is no encoder")
 	}
 	if q := string(s.Quantization); q != "" && q != "null" {
-		bad("quantization_config: quantized weights are not supported")
+		bad("quantization_config: quantized weights of encoders are not supported")
 	}
 	if s.maxLen() < 1 {
 		bad("max_position_embeddings %d leaves no place behind pad_token_id", s.Positions)

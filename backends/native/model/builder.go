@@ -33,9 +33,7 @@ func (b *builder) begin() {
 	if c.Bidirectional {
 		b.bad("use_bidirectional_attention is not supported")
 	}
-	if q := string(c.QuantizationConfig); q != "" && q != "null" {
-		b.bad("quantization_config: quantized weights are not supported")
-	}
+	b.quantization()
 }
 
 // layers gives the model as many layers as its configuration says.

@@ -56,13 +56,24 @@ func WriteDummy(w io.Writer, spec *Spec, seed uint64) error {
 
 // dummySource draws each tensor from the seed and its name.
 type dummySource struct {
-	seed uint64
-	norm float32 // the weights of norms: they change nothing
+	seed  uint64
+	norm  float32           // the weights of norms: they change nothing
+	stack checkpoint.Tensor // of which parts are taken
 }
 
-func newDummySource(s *Spec, seed uint64) *dummySource { return &dummySource{seed, 1 - s.NormOffset} }
+func newDummySource(s *Spec, seed uint64) *dummySource {
+	return &dummySource{seed: seed, norm: 1 - s.NormOffset}
+}
 
-func (s *dummySource) release(string) {}
+func (s *dummySource) release(string) { s.stack = checkpoint.Tensor{} }
+
+func (s *dummySource) part(name string, shape []int, i int) checkpoint.Tensor {
+	if s.stack.Data == nil {
+		s.stack = s.tensor(name, shape)
+	}
+	size := len(s.stack.Data) / shape[0]
+	return checkpoint.Tensor{DType: s.stack.DType, Shape: shape[1:], Data: s.stack.Data[i*size:][:size]}
+}
 
 func (s *dummySource) tensor(name string, shape []int) checkpoint.Tensor {
 	t := checkpoint.Tensor{DType: "BF16", Shape: shape}

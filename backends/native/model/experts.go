@@ -24,7 +24,8 @@ type Experts struct {
 	Down   string
 	Stacks []string // names of two stacks that a checkpoint may have in place of the experts' own matrices
 	Bias   bool     // stacks have a bias for each matrix
-	Turned bool     // stacks have their matrices as [in, out], with gate and up alternating
+	Turned bool     // stacks have their matrices as [in, out]
+	Woven  bool     // in a stack of gate and up, these alternate
 
 	Count, Chosen, Inter int
 	Act                  kernels.Activation
@@ -81,20 +82,29 @@ func (x *Experts) projections(s *Spec) (list []projection) {
 // stacked says whether the experts' matrices are in stacks.
 func (x *Experts) stacked() bool { return len(x.GateUp) == 1 }
 
-// as is s with stacks of experts where a checkpoint has them in place of single ones.
+// as is s with the experts in the form in which a checkpoint has them.
 func (s *Spec) as(w *checkpoint.Weights) *Spec {
 	stored, c := s.names.in(w), *s
 	c.Layers = slices.Clone(s.Layers)
 	for i, l := range c.Layers {
 		x, ok := l.FF.(*Experts)
-		if !ok || len(x.Stacks) == 0 {
+		if !ok {
 			continue
 		}
-		if _, ok := w.Tensor(stored(s.layerPrefix(i) + x.Stacks[0])); ok {
-			stacked := *x
-			stacked.GateUp, stacked.Down = x.Stacks[:1], x.Stacks[1]
-			c.Layers[i].FF = &stacked
+		has := func(name string) bool {
+			_, ok := w.Tensor(stored(s.layerPrefix(i) + name))
+			return ok
 		}
+		y := *x
+		switch {
+		case len(x.Stacks) > 0 && has(x.Stacks[0]):
+			y.GateUp, y.Down = x.Stacks[:1], x.Stacks[1]
+		case x.Turned && has(x.GateUp[0]+mxfp4Blocks): // which are along the inputs
+			y.Turned = false
+		default:
+			continue
+		}
+		c.Layers[i].FF = &y
 	}
 	return &c
 }
@@ -166,12 +176,16 @@ func (x *Experts) load(l *partLoader) feedForward {
 	}
 	before := l.bytes + l.mapped
 	if x.stacked() {
-		columns := func(row int) int { return 2*row%(2*x.Inter) + row/x.Inter }
-		y.gateUp = x.stack(l, x.GateUp[0], 2*x.Inter, l.spec.Hidden, columns)
-		y.down = x.stack(l, x.Down, l.spec.Hidden, x.Inter, func(row int) int { return row })
+		asStored := func(row int) int { return row }
+		gateUp := asStored
+		if x.Woven {
+			gateUp = func(row int) int { return 2*row%(2*x.Inter) + row/x.Inter }
+		}
+		y.gateUp = x.stack(l, x.GateUp[0], 2*x.Inter, l.spec.Hidden, gateUp)
+		y.down = x.stack(l, x.Down, l.spec.Hidden, x.Inter, asStored)
 		if x.Bias {
-			y.gateUpBias = x.biases(l, x.GateUp[0]+"_bias", 2*x.Inter, columns)
-			y.downBias = x.biases(l, x.Down+"_bias", l.spec.Hidden, func(row int) int { return row })
+			y.gateUpBias = x.biases(l, x.GateUp[0]+"_bias", 2*x.Inter, gateUp)
+			y.downBias = x.biases(l, x.Down+"_bias", l.spec.Hidden, asStored)
 		}
 	} else {
 		for e := range x.Count {
@@ -191,14 +205,19 @@ func (x *Experts) load(l *partLoader) feedForward {
 	return y
 }
 
-// stack packs a stack's matrices, each [out, k]; of turned ones, column says which is a row.
-func (x *Experts) stack(l *partLoader, name string, out, k int, column func(row int) int) (list []*kernels.Matrix) {
-	t := l.tensor(l.prefix + name)
-	size := len(t.Data) / x.Count
+// stack packs a stack's matrices, each [out, k], whose rows lie where stored says.
+func (x *Experts) stack(l *partLoader, name string, out, k int, stored func(row int) int) (list []*kernels.Matrix) {
+	if l.err != nil {
+		return nil
+	}
 	for e := range x.Count {
-		part := kernels.MatrixPart{Data: t.Data[e*size : (e+1)*size], DType: kernelDType(t.DType), Rows: out}
-		if x.Turned {
-			part.Data = turn(part.Data, k, out, t.DType.Size(), column)
+		t := l.part(l.prefix+name, e)
+		part := kernels.MatrixPart{Data: t.Data, DType: kernelDType(t.DType), Rows: out}
+		switch {
+		case x.Turned:
+			part.Data = turn(t.Data, k, out, t.DType.Size(), stored)
+		case stored(1) != 1:
+			part.Data = sorted(t.Data, k*t.DType.Size(), stored)
 		}
 		list = append(list, l.pack(l.prefix+name, k, part))
 	}
@@ -209,14 +228,11 @@ func (x *Experts) stack(l *partLoader, name string, out, k int, column func(row 
 }
 
 // biases are those of a stack, in the order of its matrices' rows.
-func (x *Experts) biases(l *partLoader, name string, out int, column func(row int) int) kernels.Tensor {
-	values := l.values(l.prefix + name)
-	if x.Turned {
-		stored := values
-		values = make([]float32, len(stored))
-		for i := range values {
-			values[i] = stored[i/out*out+column(i%out)]
-		}
+func (x *Experts) biases(l *partLoader, name string, out int, stored func(row int) int) kernels.Tensor {
+	all := l.values(l.prefix + name)
+	values := make([]float32, len(all))
+	for i := range values {
+		values[i] = all[i/out*out+stored(i%out)]
 	}
 	return l.f32(x.Count, out, values)
 }
@@ -228,6 +244,15 @@ func (l *partLoader) alike(list []*kernels.Matrix) {
 			l.err = fmt.Errorf("layer %s: its experts are partly %v and partly %v", l.prefix, list[0].DType(), m.DType())
 		}
 	}
+}
+
+// sorted are rows of width bytes; row i is what stored(i) was.
+func sorted(data []byte, width int, stored func(row int) int) []byte {
+	out := make([]byte, 0, len(data))
+	for row := range len(data) / width {
+		out = append(out, data[stored(row)*width:][:width]...)
+	}
+	return out
 }
 
 // turn is the matrix [out, in] of one that is stored as [in, out], of elements of size bytes; row i is what column(i) was.

@@ -29,28 +29,47 @@ type Options struct {
 // that no more than one matrix is ever in memory twice.
 type source interface {
 	tensor(name string, shape []int) checkpoint.Tensor
+	part(name string, shape []int, i int) checkpoint.Tensor // the i-th of a tensor's first dimension
 	release(name string)
 }
 
 type weightsSource struct {
 	*checkpoint.Weights
+	spec   *Spec
 	stored func(name string) string
 }
 
-func (s weightsSource) tensor(name string, _ []int) checkpoint.Tensor {
-	t, _ := s.Tensor(s.stored(name)) // checked before
+func (s weightsSource) find(name string) storedTensor {
+	t, _, _ := s.spec.find(s.Weights, s.stored(name)) // checked before
 	return t
 }
 
-func (s weightsSource) release(name string) { s.Release(s.stored(name)) }
+func (s weightsSource) tensor(name string, shape []int) checkpoint.Tensor {
+	t := s.find(name)
+	if t.packed == nil {
+		return t.Tensor
+	}
+	return t.rows(0, tensor{shape: shape[:len(shape)-1]}.elements())
+}
+
+func (s weightsSource) part(name string, shape []int, i int) checkpoint.Tensor {
+	rows := tensor{shape: shape[1 : len(shape)-1]}.elements()
+	return s.find(name).rows(i*rows, (i+1)*rows)
+}
+
+func (s weightsSource) release(name string) {
+	for _, part := range s.find(name).names {
+		s.Release(part)
+	}
+}
 
 // Load packs a checkpoint's weights into device memory. The caller may close w afterwards, but for Options.Mapped.
 func Load(dev *kernels.Device, spec *Spec, w *checkpoint.Weights, o Options) (*Model, error) {
 	spec = spec.as(w)
-	if err := spec.checkWeights(w); err != nil {
+	if err := spec.checkWeights(w, o.Mapped); err != nil {
 		return nil, fmt.Errorf("load model: %w", err)
 	}
-	return load(dev, spec, weightsSource{w, spec.names.in(w)}, o)
+	return load(dev, spec, weightsSource{w, spec, spec.names.in(w)}, o)
 }
 
 func load(dev *kernels.Device, spec *Spec, src source, o Options) (*Model, error) {
@@ -251,6 +270,11 @@ func (l *loader) pack(name string, k int, parts ...kernels.MatrixPart) *kernels.
 
 func (l *loader) tensor(name string) checkpoint.Tensor {
 	return l.src.tensor(name, l.tensors[name].shape)
+}
+
+// part is the i-th matrix of a stack.
+func (l *loader) part(name string, i int) checkpoint.Tensor {
+	return l.src.part(name, l.tensors[name].shape, i)
 }
 
 // packedAs is the type of a matrix in memory: for float32 that of its parts if they agree, since converting on use is

@@ -160,7 +160,7 @@ func gptOss(b *builder) {
 	a, x := b.attention(), b.experts(c.IntermediateSize)
 	a.QKVBias, a.OBias, a.Sinks = or(c.AttentionBias, true), or(c.AttentionBias, true), "self_attn.sinks"
 	x.Router, x.RouterBias, x.Routing.Scores = "mlp.router", true, kernels.LogitScores
-	x.GateUp, x.Down, x.Bias, x.Turned = []string{"mlp.experts.gate_up_proj"}, "mlp.experts.down_proj", true, true
+	x.GateUp, x.Down, x.Bias, x.Turned, x.Woven = []string{"mlp.experts.gate_up_proj"}, "mlp.experts.down_proj", true, true, true
 	x.Act = kernels.ClampedSwiGLU
 	if alpha, limit := or(c.SwiGLUAlpha, 1.702), or(c.SwiGLULimit, 7); alpha != 1.702 || limit != 7 {
 		b.bad("swiglu_alpha %g and swiglu_limit %g are not 1.702 and 7", alpha, limit)

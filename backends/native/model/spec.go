@@ -25,6 +25,7 @@ type Spec struct {
 	NormEps    float32
 	NormOffset float32 // is added to the weights of norms when they are loaded
 	TiedHead   bool    // the embedding is also the output matrix
+	Tile       [2]int  // rows and columns of FP8 weights that share a scale, where there are tiles
 
 	// Scales: 0 is 1, there is nothing to multiply.
 	EmbedScale        float64 // of what the embedding gives

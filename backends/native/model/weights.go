@@ -138,8 +138,9 @@ func (l LayerSpec) tensors(s *Spec) (list []tensor) {
 	return slices.Concat(list, l.Mixer.tensors(s), l.FF.tensors(s))
 }
 
-// checkWeights compares a checkpoint with the spec and reports all differences in one error.
-func (s *Spec) checkWeights(w *checkpoint.Weights) error {
+// checkWeights compares a checkpoint with the spec and reports all differences in one error. Mapped weights are used as
+// they are stored.
+func (s *Spec) checkWeights(w *checkpoint.Weights, mapped bool) error {
 	stored := s.names.in(w)
 	known := map[string]bool{}
 	if s.TiedHead {
@@ -148,11 +149,17 @@ func (s *Spec) checkWeights(w *checkpoint.Weights) error {
 	var problems []string
 	for _, want := range s.tensors() {
 		name := stored(want.name)
-		known[name] = true
-		got, ok := w.Tensor(name)
+		got, ok, problem := s.find(w, name)
+		for _, n := range append(got.names, name) {
+			known[n] = true
+		}
 		switch {
 		case !ok:
 			problems = append(problems, "missing: "+name)
+		case problem != nil:
+			problems = append(problems, problem.Error())
+		case got.packed != nil && mapped:
+			problems = append(problems, name+" is quantized and cannot be used from mapped files")
 		case !slices.Equal(got.Shape, want.shape):
 			problems = append(problems, fmt.Sprintf("shape of %s: %v, want %v", name, got.Shape, want.shape))
 		case !floatTypes[got.DType]:
@@ -160,7 +167,7 @@ func (s *Spec) checkWeights(w *checkpoint.Weights) error {
 		}
 	}
 	for _, name := range w.Names() {
-		if !known[name] && !s.names.isUnused(name) {
+		if !known[name] && !s.names.isUnused(name) && !isUnusedScale(name) {
 			problems = append(problems, fmt.Sprintf("surplus: %.120s", name))
 		}
 	}

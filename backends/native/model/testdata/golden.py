@@ -6,6 +6,7 @@
 A family is one entry of CASES. Weights are bfloat16, everything is computed from them in float32: the logits of some rows
 of a prompt, with and without the adapter, and the tokens that follow it greedily. Each case draws from seeds of its own,
 the first of them with which greedy steps are varied and none is a close call, so that a case does not depend on the others.
+Weights of quantized cases are those that transformers reads back from the quantized file.
 """
 import json
 import pathlib
@@ -14,6 +15,7 @@ import sys
 import zlib
 
 import peft
+import safetensors.torch
 import torch
 import transformers
 
@@ -102,6 +104,11 @@ CASES = {
     "olmo2": ("Olmo2", dict(rope_theta=1000.0)),
     "olmo3": ("Olmo3", dict(num_hidden_layers=4, sliding_window=16, rope_theta=1000.0, rope_scaling=YARN)),
     "smollm3": ("SmolLM3", dict(num_hidden_layers=3, no_rope_layer_interval=2, rope_theta=1000.0)),
+    "gpt-oss-mxfp4": ("GptOss", dict(head_dim=8, hidden_size=32, intermediate_size=64, num_local_experts=4, num_experts_per_tok=2,
+                                     sliding_window=20, quantized="mxfp4", rope_parameters=dict(YARN, truncate=False, rope_theta=100.0))),
+    "qwen3-fp8": ("Qwen3", dict(head_dim=8, quantized="fp8", rope_theta=1000.0)),
+    "deepseek-v3-fp8": ("DeepseekV3", dict(LATENT, q_lora_rank=12, num_key_value_heads=4, n_routed_experts=8, n_group=4,
+                                           topk_group=2, quantized="fp8", rope_parameters=dict(YARN, rope_theta=100.0))),
 }
 # In these, all-linear is also the experts, which no adapter can change.
 ATTENTION = ["q_proj", "k_proj", "v_proj", "o_proj"]
@@ -176,10 +183,12 @@ def greedy(model, tokens, n):
     return tokens[-n:].tolist(), gap
 
 
-def make(family, keys):
+def make(folder, family, keys):
+    """A model, which is saved if it is quantized, and a prompt."""
     sizes = dict(SIZES, **keys)
     length = sizes.pop("tokens", TOKENS)
     sizes.pop("routed", None)
+    quantized = sizes.pop("quantized", None)
     vision = sizes.pop("vision_config", None)
     if vision:  # the text model is a part of one that also sees
         sizes = dict(text_config=sizes, vision_config=vision)
@@ -191,6 +200,10 @@ def make(family, keys):
     model = getattr(transformers, family.removesuffix("Text") + kind)(config).eval()
     randomize(model.named_parameters())
     randomize((k, b) for k, b in model.named_buffers() if "correction_bias" in k)
+    if quantized:
+        save(folder, model, quantized)
+        read = type(model).from_pretrained(folder)
+        model.load_state_dict({k: v.to(torch.float32) for k, v in read.state_dict().items()})
     return model, torch.randint(3, SIZES["vocab_size"], (length,))
 
 
@@ -200,19 +213,60 @@ def rewrite(file, change):
     file.write_text(json.dumps(content, indent=2) + "\n")
 
 
-def save(folder, model):
+TILE = [4, 6]  # of FP8 weights, which have one scale
+
+
+def fp8(name, weight):
+    """A matrix in E4M3 with the scales of its tiles."""
+    rows, cols = weight.shape
+    if rows % TILE[0] or cols % TILE[1] or any(part in name for part in ("embed", "lm_head", "mlp.gate.")):
+        return {name: weight}
+    tiles = weight.float().reshape(rows // TILE[0], TILE[0], cols // TILE[1], TILE[1])
+    scales = tiles.abs().amax((1, 3)) / 448
+    codes = (tiles / scales[:, None, :, None]).reshape(rows, cols).to(torch.float8_e4m3fn)
+    return {name: codes, name + "_scale_inv": scales}
+
+
+def mxfp4(name, stack):
+    """A stack of matrices, stored as [in, out], in E2M1 along the inputs with powers of two."""
+    if stack.dim() != 3:
+        return {name: stack}
+    blocks = stack.float().transpose(1, 2).unflatten(2, (-1, 32))
+    exponents = (blocks.abs().amax(3) / 6).log2().ceil()
+    values = torch.tensor([0, 0.5, 1, 1.5, 2, 3, 4, 6])
+    scaled = blocks / exponents.exp2()[..., None]
+    codes = (scaled.abs()[..., None] - values).abs().argmin(-1) + 8 * (scaled < 0)
+    pairs = (codes[..., 0::2] + 16 * codes[..., 1::2]).to(torch.uint8)
+    return {name + "_blocks": pairs, name + "_scales": (exponents + 127).to(torch.uint8)}
+
+
+def quantize(folder, pack, config):
+    """Rewrites a checkpoint with what pack makes of each tensor."""
+    tensors = {}
+    for name, t in safetensors.torch.load_file(folder / "model.safetensors").items():
+        tensors |= pack(name, t) if t.dim() > 1 else {name: t}
+    safetensors.torch.save_file(tensors, folder / "model.safetensors", metadata=dict(format="pt"))
+    rewrite(folder / "config.json", lambda c: c.update(quantization_config=config))
+
+
+def save(folder, model, quantized=None):
     shutil.rmtree(folder, ignore_errors=True)
     # Not model.to(bfloat16): that rounds the rotary frequencies too.
     model.save_pretrained(folder, state_dict={k: v.to(torch.bfloat16) for k, v in model.state_dict().items()})
     (folder / "generation_config.json").unlink()
     rewrite(folder / "config.json", lambda c: c.update(dtype="bfloat16"))  # saved as float32, which the model is
+    if quantized == "fp8":
+        quantize(folder, fp8, dict(quant_method="fp8", activation_scheme="dynamic", weight_block_size=TILE))
+    elif quantized == "mxfp4":
+        quantize(folder, mxfp4, dict(quant_method="mxfp4"))
     (folder / "model.safetensors").chmod(0o644)
 
 
 def write(name, family, keys):
+    folder = pathlib.Path(name)
     for attempt in range(1000):
         torch.manual_seed(zlib.crc32(name.encode()) + attempt)
-        model, tokens = make(family, keys)
+        model, tokens = make(folder, family, keys)
         choices = Choices(model)
         logits(model, tokens)
         if choices.gap < keys.get("routed", ROUTED_ROUGHLY):
@@ -225,8 +279,8 @@ def write(name, family, keys):
     rows = ROWS + [len(tokens) - 1]
     golden = dict(torch=torch.__version__, transformers=transformers.__version__, peft=peft.__version__,
                   tokens=tokens.tolist(), rows=rows, logits=kept(logits(model, tokens), rows), greedy=following, gap=round(gap, 6))
-    folder = pathlib.Path(name)
-    save(folder, model)
+    if not keys.get("quantized"):
+        save(folder, model)
     lora = peft.LoraConfig(r=4, lora_alpha=6, target_modules=PACKED.get(family, "all-linear"),
                            exclude_modules=r".*(vision|visual|projector).*")
     adapter = peft.get_peft_model(model, lora).eval()

@@ -192,7 +192,7 @@ func (c *Checkpoint) Config() (*Config, error) {
 	config.Raw = raw
 	if t := config.TextConfig; t != nil {
 		if err := json.Unmarshal(raw["text_config"], &t.Raw); err != nil {
-			return nil, fmt.Errorf("config.json: text_config: %w", err)
+			return nil, fmt.Errorf("config.json: text_config: %w", plain(err))
 		}
 		if config.EOSTokenIDs == nil {
 			config.EOSTokenIDs = t.EOSTokenIDs
@@ -215,15 +215,15 @@ func (c *Checkpoint) GenerationConfig() (*GenerationConfig, error) {
 	return &config, nil
 }
 
-// readJSON decodes an object into out and, key by key, into the map it returns.
-func (c *Checkpoint) readJSON(name string, out any) (map[string]jsontext.Value, error) {
-	data, err := c.ReadFile(name)
-	if err != nil {
-		return nil, err
+// ProcessorTemplate is the chat template in chat_template.json, where models that take more than text had theirs; "" without
+// the file.
+func (c *Checkpoint) ProcessorTemplate() (string, error) {
+	var file struct {
+		Template string `json:"chat_template"`
 	}
-	var raw map[string]jsontext.Value
-	if err := errors.Join(json.Unmarshal(data, &raw), json.Unmarshal(data, out)); err != nil {
-		return nil, fmt.Errorf("%s: %w", name, err)
+	_, err := c.readJSON("chat_template.json", &file)
+	if errors.Is(err, fs.ErrNotExist) {
+		err = nil
 	}
-	return raw, nil
+	return file.Template, err
 }

@@ -51,14 +51,26 @@ func TestTextConfig(t *testing.T) {
 }
 
 func TestBadConfig(t *testing.T) {
-	for name, text := range map[string]string{
-		"not JSON": "x", "array": "[]", "duplicate": `{"head_dim":1,"head_dim":2}`, "wrong type": `{"hidden_size":"8"}`,
-		"fraction": `{"hidden_size":8.5}`, "deep": `{"a":` + strings.Repeat("[", 20000) + strings.Repeat("]", 20000) + "}",
+	for name, c := range map[string]struct{ text, want string }{
+		"not JSON":    {"x", "invalid character 'x'"},
+		"array":       {"[]", "a list instead of an object"},
+		"duplicate":   {`{"head_dim":1,"head_dim":2}`, "head_dim"},
+		"wrong type":  {`{"hidden_size":"8"}`, `hidden_size: a string instead of an integer`},
+		"fraction":    {`{"hidden_size":8.5}`, "hidden_size: 8.5 instead of an integer"},
+		"list":        {`{"layer_types":"x"}`, `layer_types: a string instead of a list`},
+		"in a list":   {`{"layer_types":[{}]}`, "layer_types.0: an object instead of a string"},
+		"object":      {`{"rope_scaling":[1]}`, "rope_scaling: a list instead of an object"},
+		"in another":  {`{"rope_scaling":{"factor":true}}`, "rope_scaling.factor: true instead of a number"},
+		"boolean":     {`{"attention_bias":1}`, "attention_bias: a number instead of true or false"},
+		"id":          {`{"eos_token_id":8589934592}`, "eos_token_id: 8589934592 instead of an integer of 32 bits"},
+		"text config": {`{"text_config":3}`, "text_config: a number instead of an object"},
+		"deep":        {`{"a":` + strings.Repeat("[", 20000) + strings.Repeat("]", 20000) + "}", "depth"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			_, err := folder(t, map[string][]byte{"config.json": []byte(text)}).Config()
-			if err == nil || !strings.HasPrefix(err.Error(), "config.json: ") {
-				t.Errorf("error %v", err)
+			_, err := folder(t, map[string][]byte{"config.json": []byte(c.text)}).Config()
+			if err == nil || !strings.HasPrefix(err.Error(), "config.json: ") || !strings.Contains(err.Error(), c.want) ||
+				strings.Contains(err.Error(), "Go ") || strings.Contains(err.Error(), "\n") {
+				t.Errorf("error %v, want one line with %s", err, c.want)
 			}
 		})
 	}

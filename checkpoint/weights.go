@@ -9,6 +9,7 @@ import (
 	"os"
 	"path"
 	"slices"
+	"strings"
 
 	"github.com/go-json-experiment/json"
 )
@@ -29,16 +30,58 @@ type Weights struct {
 	bytes   int64
 }
 
-// Weights opens model.safetensors, or the shards that model.safetensors.index.json lists.
+// Weights opens model.safetensors or, without it, the shards that model.safetensors.index.json lists.
 func (c *Checkpoint) Weights() (*Weights, error) {
+	if _, err := fs.Stat(c.files, weightsFile); !errors.Is(err, fs.ErrNotExist) {
+		return c.openFiles([]string{weightsFile}, nil)
+	}
 	shards, index, err := c.readIndex()
 	if errors.Is(err, fs.ErrNotExist) {
-		return c.openFiles([]string{weightsFile}, nil)
+		return nil, fmt.Errorf("%s: no such file, nor %s%s", weightsFile, indexFile, c.otherWeights())
 	}
 	if err != nil {
 		return nil, err
 	}
+	if err := c.haveAll(shards); err != nil {
+		return nil, err
+	}
 	return c.openFiles(shards, index)
+}
+
+// otherWeights names files that look like weights although nothing reads them.
+func (c *Checkpoint) otherWeights() string {
+	var found []string
+	for _, pattern := range []string{"*.safetensors", "*.bin", "*.pt", "*.pth", "*.gguf"} {
+		names, _ := fs.Glob(c.files, pattern) // the patterns are good
+		found = append(found, names...)
+	}
+	if len(found) == 0 {
+		return ""
+	}
+	return fmt.Sprintf("; not read: %s", some(found))
+}
+
+// haveAll reports all shards that are not there.
+func (c *Checkpoint) haveAll(shards []string) error {
+	var missing []string
+	for _, name := range shards {
+		if _, err := fs.Stat(c.files, name); errors.Is(err, fs.ErrNotExist) {
+			missing = append(missing, name)
+		}
+	}
+	if len(missing) == 0 {
+		return nil
+	}
+	return fmt.Errorf("%s: no such file, though %s lists it", some(missing), indexFile)
+}
+
+// some lists names, but not very many.
+func some(names []string) string {
+	const most = 8
+	if n := len(names) - most; n > 0 {
+		names = append(slices.Clone(names[:most]), fmt.Sprintf("and %d more", n))
+	}
+	return strings.Join(names, ", ")
 }
 
 // AdapterWeights opens adapter_model.safetensors.
@@ -56,7 +99,7 @@ func (c *Checkpoint) readIndex() (shards []string, index map[string]string, err 
 		WeightMap map[string]string `json:"weight_map"`
 	}
 	if err := json.Unmarshal(data, &file); err != nil {
-		return nil, nil, fmt.Errorf("%s: %w", indexFile, err)
+		return nil, nil, fmt.Errorf("%s: %w", indexFile, plain(err))
 	}
 	if len(file.WeightMap) == 0 {
 		return nil, nil, fmt.Errorf("%s: no weight_map", indexFile)
@@ -73,7 +116,7 @@ func (c *Checkpoint) readIndex() (shards []string, index map[string]string, err 
 	return shards, file.WeightMap, nil
 }
 
-// openFiles opens the files and joins their tensors. With an index each tensor must be where the index says.
+// openFiles opens the files and joins their tensors. With an index each tensor must be where the index says, if it says.
 func (c *Checkpoint) openFiles(names []string, index map[string]string) (*Weights, error) {
 	w := &Weights{tensors: map[string]Tensor{}}
 	for _, name := range names {
@@ -104,8 +147,11 @@ func (w *Weights) add(c *Checkpoint, name string, index map[string]string) error
 		return fmt.Errorf("%s: %w", name, err)
 	}
 	for tensor, t := range tensors {
-		if index != nil && index[tensor] != name {
-			return fmt.Errorf("%s: tensor %.120q is not in the index at this file", name, tensor)
+		if listed, ok := index[tensor]; ok && listed != name {
+			return fmt.Errorf("%s: has tensor %.120q, which %s has in %s", name, tensor, indexFile, listed)
+		}
+		if _, ok := w.tensors[tensor]; ok {
+			return fmt.Errorf("%s: tensor %.120q is in another file too", name, tensor)
 		}
 		w.tensors[tensor] = t
 		w.bytes += int64(len(t.Data))

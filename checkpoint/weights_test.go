@@ -59,7 +59,8 @@ func TestBadFolders(t *testing.T) {
 		link  string // target of model.safetensors
 		want  string
 	}{
-		{"nothing there", nil, "", "model.safetensors: no such file"},
+		{"nothing there", nil, "", "model.safetensors: no such file, nor model.safetensors.index.json"},
+		{"other formats", map[string][]byte{"pytorch_model.bin": nil, "m-q4.gguf": nil}, "", "not read: pytorch_model.bin, m-q4.gguf"},
 		{"broken file", map[string][]byte{"model.safetensors": []byte("123456789")}, "", "model.safetensors: header of"},
 		{"short file", map[string][]byte{"model.safetensors": []byte("1234")}, "", "model.safetensors: truncated"},
 		{"link that leaves", nil, secret, "model.safetensors: path escapes"},
@@ -70,6 +71,8 @@ func TestBadFolders(t *testing.T) {
 		{"index with dot", index("."), "", "is not a file of this folder"},
 		{"index with empty name", index(""), "", "is not a file of this folder"},
 		{"index without shard", index("one.safetensors"), "", "one.safetensors: no such file"},
+		{"index without many shards", map[string][]byte{"model.safetensors.index.json": []byte(`{"weight_map":{"a":"1","b":"2","c":"3"}}`), "2": nil},
+			"", "1, 3: no such file, though model.safetensors.index.json lists it"},
 		{"index is not JSON", map[string][]byte{"model.safetensors.index.json": []byte("{")}, "", "index.json: "},
 		{"index without map", map[string][]byte{"model.safetensors.index.json": []byte("{}")}, "", "no weight_map"},
 	}
@@ -97,16 +100,43 @@ func TestBadFolders(t *testing.T) {
 func TestIndexAndFilesMustAgree(t *testing.T) {
 	tests := []struct{ name, index, want string }{
 		{"tensor not in file", `{"a":"s","x":"s"}`, `tensor "x" is not in s`},
-		{"tensor not in index", `{"x":"s"}`, `tensor "a" is not in the index`},
+		{"tensor elsewhere", `{"x":"s","a":"t"}`, `s: has tensor "a", which model.safetensors.index.json has in t`},
+		{"tensor twice", `{"x":"s","y":"t"}`, `t: tensor "a" is in another file too`},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			c := folder(t, map[string][]byte{
-				"model.safetensors.index.json": []byte(`{"weight_map":` + tt.index + `}`), "s": byteTensor("a", 1)})
+				"model.safetensors.index.json": []byte(`{"weight_map":` + tt.index + `}`), "s": byteTensor("a", 1), "t": byteTensor("a", 1)})
 			if _, err := c.Weights(); err == nil || !strings.Contains(err.Error(), tt.want) {
 				t.Errorf("error %v, want one with %q", err, tt.want)
 			}
 		})
+	}
+}
+
+// TestBriefIndex: what a shard has counts, listed or not, as it does for the reference.
+func TestBriefIndex(t *testing.T) {
+	both := file(`{"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},"b":{"dtype":"U8","shape":[1],"data_offsets":[1,2]}}`, 1, 2)
+	w, err := folder(t, map[string][]byte{"s": both, "model.safetensors.index.json": []byte(`{"weight_map":{"a":"s"}}`)}).Weights()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	if names := w.Names(); !slices.Equal(names, []string{"a", "b"}) {
+		t.Errorf("tensors %v", names)
+	}
+}
+
+// TestStaleIndex: a single file goes before the index of shards that a folder may still have from before.
+func TestStaleIndex(t *testing.T) {
+	w, err := folder(t, map[string][]byte{"model.safetensors": byteTensor("a", 1),
+		"model.safetensors.index.json": []byte(`{"weight_map":{"b":"gone"}}`)}).Weights()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	if names := w.Names(); !slices.Equal(names, []string{"a"}) {
+		t.Errorf("tensors %v", names)
 	}
 }
 

@@ -1,6 +1,8 @@
 package native
 
 import (
+	"bytes"
+	"errors"
 	"io/fs"
 	"strings"
 	"testing"
@@ -8,6 +10,7 @@ import (
 
 	"github.com/rs/zerolog"
 
+	"pagoda/engine"
 	"pagoda/models/demo"
 )
 
@@ -32,10 +35,13 @@ func TestLoadNamesTheBadFile(t *testing.T) {
 		change func(fstest.MapFS)
 		want   string
 	}{
-		"tokenizer":  {func(f fstest.MapFS) { f["tokenizer.json"].Data = []byte(`{"version":"7"}`) }, "tokenizer"},
-		"no file":    {func(f fstest.MapFS) { delete(f, "tokenizer.json") }, "tokenizer.json"},
-		"weights":    {func(f fstest.MapFS) { f["model.safetensors"].Data = []byte("12345678") }, "model.safetensors"},
-		"no weights": {func(f fstest.MapFS) { delete(f, "model.safetensors") }, "model.safetensors"},
+		"tokenizer":          {func(f fstest.MapFS) { f["tokenizer.json"].Data = []byte(`{"version":"7"}`) }, "tokenizer"},
+		"no file":            {func(f fstest.MapFS) { delete(f, "tokenizer.json") }, "tokenizer.json"},
+		"weights":            {func(f fstest.MapFS) { f["model.safetensors"].Data = []byte("12345678") }, "model.safetensors"},
+		"no weights":         {func(f fstest.MapFS) { delete(f, "model.safetensors") }, "model.safetensors"},
+		"template":           {func(f fstest.MapFS) { f["chat_template.jinja"] = &fstest.MapFile{Data: []byte("{% for x %}")} }, "chat template: template line 1"},
+		"template's bytes":   {func(f fstest.MapFS) { f["chat_template.jinja"] = &fstest.MapFile{Data: []byte("\xff")} }, "chat template: not UTF-8"},
+		"processor template": {func(f fstest.MapFS) { f["chat_template.json"] = &fstest.MapFile{Data: []byte("[]")} }, "chat_template.json"},
 		"both": {func(f fstest.MapFS) {
 			f["tokenizer.json"].Data = []byte("[")
 			delete(f, "model.safetensors")
@@ -63,5 +69,57 @@ func TestRopeScaling(t *testing.T) {
 	if _, err := New(Options{Files: demoFiles(t), Name: "m", RopeScaling: "longrope", Log: zerolog.Nop()}); err == nil ||
 		!strings.Contains(err.Error(), "rope_scaling") {
 		t.Errorf("error %v", err)
+	}
+}
+
+// TestProcessorTemplate: the template of chat_template.json counts where the checkpoint has no other.
+func TestProcessorTemplate(t *testing.T) {
+	files := demoFiles(t)
+	files["chat_template.json"] = &fstest.MapFile{Data: []byte(`{"chat_template":"P{{ messages[0].content }}"}`)}
+	render := func() string {
+		t.Helper()
+		e, err := New(Options{Files: files, Name: "m", Log: zerolog.Nop()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		content := "q"
+		p, err := e.tokenize(&engine.Request{Chat: &engine.Chat{Messages: []engine.Message{{Role: "user", Content: &content}}}}, true)
+		text := e.tok.Decode(p.tokens, false)
+		if err := errors.Join(err, e.Close(t.Context())); err != nil {
+			t.Fatal(err)
+		}
+		return text
+	}
+	if got := render(); got == "Pq" {
+		t.Error("it counts beside another one")
+	}
+	files["tokenizer_config.json"] = &fstest.MapFile{Data: []byte("{}")}
+	if got := render(); got != "Pq" {
+		t.Errorf("prompt %q", got)
+	}
+}
+
+// TestEndsOutsideVocabulary: the log tells of end tokens that the model cannot give.
+func TestEndsOutsideVocabulary(t *testing.T) {
+	for ids, want := range map[string]string{"[2041,9999]": "does not have", "-1": "", "[]": ""} {
+		var log bytes.Buffer
+		files := demoFiles(t)
+		files["generation_config.json"] = &fstest.MapFile{Data: []byte(`{"eos_token_id":` + ids + `}`)}
+		if want == "" { // nothing else names one
+			want = "no token ends answers"
+			files["tokenizer_config.json"] = &fstest.MapFile{Data: []byte(`{"eos_token":null}`)}
+			config := strings.Replace(string(files["config.json"].Data), `"eos_token_id": 2041`, `"eos_token_id": null`, 1)
+			files["config.json"] = &fstest.MapFile{Data: []byte(config)}
+		}
+		e, err := New(Options{Files: files, Name: "m", Log: zerolog.New(&log)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := e.Close(t.Context()); err != nil {
+			t.Error(err)
+		}
+		if !strings.Contains(log.String(), want) {
+			t.Errorf("eos_token_id %s: the log has %s, want %s", ids, &log, want)
+		}
 	}
 }

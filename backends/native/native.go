@@ -165,6 +165,7 @@ func (e *Engine) load() error {
 		return fmt.Errorf("draft model: %w", err)
 	}
 	e.eos = append(endOfSequence(cfg, gen, e.tok), e.stopTokens...)
+	e.warnOfEnds()
 	if e.opts.NoGenerationConfig {
 		gen = nil
 	}

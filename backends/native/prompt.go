@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
+	"unicode/utf8"
 
 	"pagoda/backends/native/chat"
 	"pagoda/backends/native/jinja"
@@ -24,6 +26,7 @@ type tokenizerFiles struct {
 	tokenizer token.Source
 	template  string // "": tokenizer_config.json may have one
 	tools     string // the template for requests with tools; "": the same
+	processor string // the template of a model that also sees, which counts where there is no other
 }
 
 func readTokenizerFiles(ck *checkpoint.Checkpoint) (f tokenizerFiles, err error) {
@@ -39,7 +42,8 @@ func readTokenizerFiles(ck *checkpoint.Checkpoint) (f tokenizerFiles, err error)
 		}
 		*to = string(template)
 	}
-	return f, nil
+	f.processor, err = ck.ProcessorTemplate()
+	return f, err
 }
 
 // tokenizerLoad is the reading of tokenizer and chat template, which goes on while the weights are packed.
@@ -90,7 +94,13 @@ func (e *Engine) loadTokenizer(f tokenizerFiles) (err error) {
 		source, tools = e.tok.ChatTemplate(), e.tok.ToolTemplate()
 	}
 	if source == "" {
+		source, tools = f.processor, ""
+	}
+	if source == "" {
 		return nil
+	}
+	if !utf8.ValidString(source + tools) {
+		return errors.New("chat template: not UTF-8")
 	}
 	return e.loadTemplate(source, tools)
 }
@@ -166,6 +176,16 @@ func endOfSequence(cfg *checkpoint.Config, gen *checkpoint.GenerationConfig, tok
 		eos = append(eos, t.ID)
 	}
 	return eos
+}
+
+// warnOfEnds tells of tokens that were to end answers and never will: the model cannot give them.
+func (e *Engine) warnOfEnds() {
+	absent := slices.DeleteFunc(slices.Clone(e.eos), func(id int32) bool { return id >= 0 && int(id) < e.vocab })
+	if len(absent) == len(e.eos) {
+		e.opts.Log.Warn().Ints32("eos_token_id", e.eos).Int("vocabulary", e.vocab).Msg("no token ends answers: they go on to max_tokens")
+	} else if len(absent) > 0 {
+		e.opts.Log.Warn().Ints32("eos_token_id", absent).Int("vocabulary", e.vocab).Msg("end tokens that the vocabulary does not have")
+	}
 }
 
 // maxTokenizeBytes bounds the text of one Tokenize call, which no context length does: about a second's work.

@@ -57,16 +57,26 @@ type UnsupportedError struct {
 }
 
 func (e *UnsupportedError) Error() string {
-	return fmt.Sprintf("architecture %q is not supported; supported are: %s", e.Architecture,
-		strings.Join(e.Supported, ", "))
+	return fmt.Sprintf("architecture %.120q is not supported; the nearest that is: %s; further: %s", e.Architecture,
+		e.Supported[0], strings.Join(e.Supported[1:], ", "))
 }
 
 func unsupported(name string) *UnsupportedError {
 	supported := Architectures()
-	slices.SortStableFunc(supported, func(a, b string) int {
-		return cmp.Compare(editDistance(name, a), editDistance(name, b))
-	})
+	distance := func(to string) int {
+		return editDistance(family(name), family(to))
+	}
+	slices.SortStableFunc(supported, func(a, b string) int { return cmp.Compare(distance(a), distance(b)) })
 	return &UnsupportedError{name, supported}
+}
+
+// family is the part of an architecture's name that tells it from others, shortened to a length at which names differ.
+func family(name string) string {
+	name = strings.ToLower(name[:min(len(name), 64)])
+	for _, end := range []string{"forcausallm", "forconditionalgeneration", "lmheadmodel"} {
+		name = strings.TrimSuffix(name, end)
+	}
+	return name
 }
 
 // editDistance is Levenshtein's, in bytes.

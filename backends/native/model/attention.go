@@ -50,8 +50,7 @@ func (a *Attention) check(b *builder) {
 	if heads && a.Heads%a.KVHeads != 0 {
 		b.bad("num_attention_heads %d is no multiple of num_key_value_heads %d", a.Heads, a.KVHeads)
 	}
-	b.between("head_dim", a.HeadDim, 1<<10)
-	if !(a.Scale > 0 && a.Scale < 1e6) {
+	if b.between("head_dim", a.HeadDim, 1<<10) && !(a.Scale > 0 && a.Scale < 1e6) {
 		b.bad("attention_multiplier or query_pre_attn_scalar: a scale of %g is not between 0 and 1e6", a.Scale)
 	}
 	if !(a.Softcap >= 0 && a.Softcap < 1e6) {

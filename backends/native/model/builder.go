@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"strconv"
 
 	"pagoda/checkpoint"
 )
@@ -27,6 +28,11 @@ func (b *builder) bad(format string, args ...any) {
 func (b *builder) begin() {
 	c := b.c
 	b.Stored = DType(cmp.Or(c.TorchDType, c.DType, string(Auto)))
+	if b.Stored != "float64" { // which is computed as float32
+		if _, err := ParseDType(string(b.Stored)); err != nil {
+			b.problems = append(b.problems, fmt.Errorf("torch_dtype: %w", err))
+		}
+	}
 	b.Vocab, b.Hidden, b.MaxLen = c.VocabSize, c.HiddenSize, c.MaxPositionEmbeddings
 	b.LongestLen = b.MaxLen
 	b.NormEps, b.TiedHead = float32(c.RMSNormEps), or(c.TieWordEmbeddings, false)
@@ -49,6 +55,10 @@ func (b *builder) layers(layer func(i int) LayerSpec) {
 
 // between reports a size that is not 1 to most, so that no product of sizes overflows.
 func (b *builder) between(key string, value, most int) bool {
+	if raw := string(b.c.Raw[key]); value == 0 && (raw == "" || raw == "null") {
+		b.bad("%s is missing", key)
+		return false
+	}
 	if value < 1 || value > most {
 		b.bad("%s is %d, must be 1 to %d", key, value, most)
 		return false
@@ -59,14 +69,17 @@ func (b *builder) between(key string, value, most int) bool {
 // window reads how many tokens a layer with a window sees; 0: all. Absent is what it is where the configuration has no
 // such key.
 func (b *builder) window(absent int) int {
-	switch n, given := or(b.c.SlidingWindow, 0), b.has("sliding_window"); {
-	case !given:
+	if !b.has("sliding_window") {
 		return absent
-	case n < 0 || n > maxLen:
-		b.bad("sliding_window is %d, must be 1 to %d", n, maxLen)
+	}
+	switch n := b.c.SlidingWindow; {
+	case n == nil:
+		return 0
+	case *n < 1 || *n > maxLen:
+		b.bad("sliding_window is %d, must be 1 to %d", *n, maxLen)
 		return 0
 	default:
-		return n
+		return *n
 	}
 }
 
@@ -97,7 +110,18 @@ func (b *builder) key(key string, value *float64, absent float64) float64 {
 	return or(value, 0)
 }
 
+// positive are the keys that are read as absent where they are 0, which therefore must not be.
+var positive = []string{"embedding_multiplier", "head_dim", "kv_lora_rank", "no_rope_layer_interval", "num_key_value_heads",
+	"original_max_position_embeddings", "qk_nope_head_dim", "qk_rope_head_dim", "query_pre_attn_scalar", "residual_multiplier",
+	"rope_local_base_freq", "rope_theta", "sliding_window_pattern", "v_head_dim"}
+
 func (b *builder) check() {
+	for _, key := range positive {
+		raw := b.c.Raw[key]
+		if n, err := strconv.ParseFloat(string(raw), 64); err == nil && n <= 0 {
+			b.bad("%s is %s, must be positive", key, raw)
+		}
+	}
 	b.between("vocab_size", b.Vocab, 1<<24)
 	b.between("hidden_size", b.Hidden, 1<<17)
 	b.between("max_position_embeddings", b.MaxLen, maxLen)

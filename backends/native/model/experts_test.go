@@ -213,11 +213,11 @@ func TestMixtures(t *testing.T) {
 
 func TestUnsupportedMixtures(t *testing.T) {
 	for _, tt := range []struct{ keys, want string }{
-		{`"architectures":["Qwen3MoeForCausalLM"];"num_experts":null`, "the number of experts is 0"},
+		{`"architectures":["Qwen3MoeForCausalLM"];"num_experts":null`, "the number of experts is missing"},
 		{`"architectures":["Qwen3MoeForCausalLM"];"num_experts_per_tok":5`, "num_experts_per_tok is 5, must be 1 to 4"},
-		{`"architectures":["Qwen3MoeForCausalLM"];"moe_intermediate_size":null`, "the intermediate size of experts is 0"},
+		{`"architectures":["Qwen3MoeForCausalLM"];"moe_intermediate_size":null`, "the intermediate size of experts is missing"},
 		{`"architectures":["Qwen3MoeForCausalLM"];"decoder_sparse_step":0`, "decoder_sparse_step is 0"},
-		{`"architectures":["Qwen2MoeForCausalLM"]`, "the intermediate size of shared experts is 0"},
+		{`"architectures":["Qwen2MoeForCausalLM"]`, "the intermediate size of shared experts is missing"},
 		{`"architectures":["OlmoeForCausalLM"];"clip_qkv":8`, "clip_qkv 8 is not supported"},
 		{`"architectures":["Glm4MoeForCausalLM"];"n_group":3`, "n_group 3 and topk_group 1 do not fit 1 of 4 experts"},
 		{`"architectures":["Glm4MoeForCausalLM"];"n_group":-1`, "n_group is -1"},

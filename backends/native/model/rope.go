@@ -65,6 +65,7 @@ func (b *builder) ropeOf(p *checkpoint.RopeParameters, headDim int, theta float6
 	}
 	r.Dim = int(float64(headDim) * or(cmp.Or(p.PartialRotaryFactor, c.PartialRotaryFactor), 1))
 	switch {
+	case headDim < 1: // reported as such
 	case r.Dim < 1 || r.Dim > headDim:
 		b.bad("partial_rotary_factor: %d of the %d elements of a head would be turned", r.Dim, headDim)
 	case r.Dim%2 != 0:

@@ -203,7 +203,7 @@ func TestDynamicRopeLength(t *testing.T) {
 
 func TestUnsupportedSpec(t *testing.T) {
 	tests := []struct{ name, keys, want string }{
-		{"architecture", `"architectures":["Qwen9ForCausalLM"]`, `"Qwen9ForCausalLM" is not supported; supported are: Qwen2ForCausalLM, Qwen3ForCausalLM, `},
+		{"architecture", `"architectures":["Qwen9ForCausalLM"]`, `"Qwen9ForCausalLM" is not supported; the nearest that is: Qwen2ForCausalLM; further: Qwen3ForCausalLM, `},
 		{"no architecture", `"architectures":null`, "0 architectures"},
 		{"activation", `"hidden_act":"relu"`, `hidden_act "relu" is none of [gelu gelu_pytorch_tanh silu]`},
 		{"rope scaling", `"rope_scaling":{"type":"ntk"}`, `"ntk" is none of [default dynamic linear llama3 longrope yarn]`},
@@ -235,6 +235,14 @@ func TestUnsupportedSpec(t *testing.T) {
 		{"heads", `"num_attention_heads":3`, "multiple"},
 		{"no eps", `"rms_norm_eps":0`, "rms_norm_eps"},
 		{"rope theta", `"rope_theta":-1`, "rope_theta"},
+		{"absent", `"hidden_size":null`, "hidden_size is missing"},
+		{"no rope theta", `"rope_theta":0`, "rope_theta is 0, must be positive"},
+		{"no key heads", `"num_key_value_heads":0`, "num_key_value_heads is 0, must be positive"},
+		{"no window", `"use_sliding_window":true;"sliding_window":0`, "sliding_window is 0, must be 1"},
+		{"pattern", `"architectures":["Gemma3ForCausalLM"];"sliding_window_pattern":-2`, "sliding_window_pattern is -2"},
+		{"no rope interval", `"architectures":["SmolLM3ForCausalLM"];"no_rope_layer_interval":0`, "no_rope_layer_interval is 0"},
+		{"no residual", `"architectures":["GraniteForCausalLM"];"residual_multiplier":0.0`, "residual_multiplier is 0.0, must be positive"},
+		{"dtype", `"torch_dtype":"int4"`, `torch_dtype: dtype "int4" is none of`},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -247,9 +255,13 @@ func TestUnsupportedSpec(t *testing.T) {
 	if err == nil || strings.Count(err.Error(), "\n") < 2 {
 		t.Errorf("not all problems at once: %v", err)
 	}
-	_, err = newSpec(t, `"architectures":["X"]`)
-	if u, ok := errors.AsType[*model.UnsupportedError](err); !ok || u.Architecture != "X" || len(u.Supported) == 0 {
-		t.Errorf("error %v", err)
+	for name, nearest := range map[string]string{"Qwen3VLForCausalLM": "Qwen3ForCausalLM", "llama": "LlamaForCausalLM", "GLM4": "Glm4ForCausalLM",
+		"MixtralLMHeadModel": "MixtralForCausalLM", strings.Repeat("x", 1000): ""} {
+		_, err = newSpec(t, `"architectures":["`+name+`"]`)
+		u, ok := errors.AsType[*model.UnsupportedError](err)
+		if !ok || u.Architecture != name || nearest != "" && u.Supported[0] != nearest || len(err.Error()) > 2000 {
+			t.Errorf("%s: error %v, want %s as the nearest", name, err, nearest)
+		}
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	"pagoda/checkpoint"
@@ -168,7 +169,7 @@ func (s *Spec) checkWeights(w *checkpoint.Weights, mapped bool) error {
 	}
 	for _, name := range w.Names() {
 		if !known[name] && !s.names.isUnused(name) && !isUnusedScale(name) {
-			problems = append(problems, fmt.Sprintf("surplus: %.120s", name))
+			problems = append(problems, fmt.Sprintf("surplus: %.120s", strings.Trim(strconv.Quote(name), `"`)))
 		}
 	}
 	return listError("the weights do not fit the configuration", problems)

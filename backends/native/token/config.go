@@ -50,13 +50,26 @@ func parseConfig(data []byte) (config, error) {
 	if len(data) == 0 {
 		return c, nil
 	}
-	if err := json.Unmarshal(data, &c); err != nil {
+	if err := unmarshal(data, &c); err != nil {
 		return c, fmt.Errorf("tokenizer_config.json: %w", err)
 	}
 	if err := c.merge(data); err != nil {
 		return c, fmt.Errorf("tokenizer_config.json: %w", err)
 	}
 	return c, nil
+}
+
+// unmarshal is json.Unmarshal, but says of what is of the wrong kind in which key it is, and nothing of Go.
+func unmarshal(data []byte, to any) error {
+	err := json.Unmarshal(data, to)
+	if e, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
+		where := ""
+		if e.Field != "" {
+			where = e.Field + ": "
+		}
+		return fmt.Errorf("%sa value of the wrong kind: %s", where, e.Value)
+	}
+	return err
 }
 
 // namedTokens are the names that every tokenizer has.
@@ -66,7 +79,7 @@ var namedTokens = []string{"bos_token", "eos_token", "unk_token", "sep_token", "
 // counts if it is a token.
 func (c *config) merge(data []byte) error {
 	var all map[string]json.RawMessage
-	if err := json.Unmarshal(data, &all); err != nil {
+	if err := unmarshal(data, &all); err != nil {
 		return err
 	}
 	for key, value := range all {
@@ -74,7 +87,7 @@ func (c *config) merge(data []byte) error {
 			continue
 		}
 		var t special
-		if err := json.Unmarshal(value, &t); err != nil {
+		if err := unmarshal(value, &t); err != nil {
 			return fmt.Errorf("%s: %w", key, err)
 		}
 		c.Named[key] = t
@@ -84,7 +97,7 @@ func (c *config) merge(data []byte) error {
 	} {
 		if value, ok := all[key]; ok {
 			*list = new(specialList)
-			if err := json.Unmarshal(value, *list); err != nil {
+			if err := unmarshal(value, *list); err != nil {
 				return fmt.Errorf("%s: %w", key, err)
 			}
 		}

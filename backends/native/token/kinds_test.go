@@ -210,6 +210,11 @@ func TestReadFails(t *testing.T) {
 		{fileMap{"tekken.json": `{"config":{"default_vocab_size":5}}`}, "default_vocab_size: 5 is below"},
 		{fileMap{"tekken.json": `{"special_tokens":[{"rank":1,"token_str":"a"}]}`}, "rank 1 is not one of 0 to 0"},
 		{fileMap{"tokenizer.json": `{}`, "tokenizer_config.json": `{"added_tokens_decoder":{"x":{}}}`}, "tokenizer_config.json"},
+		{fileMap{"tokenizer.json": `[`}, "tokenizer.json: load tokenizer"},
+		{fileMap{"tokenizer.json": `{}`, "tokenizer_config.json": `{"bos_token":3}`}, "bos_token: a value of the wrong kind: number"},
+		{fileMap{"tokenizer.json": `{}`, "tokenizer_config.json": `[]`}, "tokenizer_config.json: a value of the wrong kind: array"},
+		{fileMap{"tokenizer.json": `{}`, "added_tokens.json": `[]`}, "added_tokens.json: a value of the wrong kind: array"},
+		{fileMap{"tokenizer.json": `{}`, "tokenizer_config.json": `{"tokenizer_class":3}`}, "tokenizer_class: a value of the wrong kind: number"},
 	} {
 		s, err := Read(tt.files)
 		if err == nil {
@@ -222,6 +227,13 @@ func TestReadFails(t *testing.T) {
 	broken := errors.New("broken")
 	if _, err := Read(failing{broken}); !errors.Is(err, broken) {
 		t.Errorf("a file that cannot be read: %v", err)
+	}
+}
+
+// TestNoMerges: a vocabulary of which nothing is made of two tokens.
+func TestNoMerges(t *testing.T) {
+	if got := open(t, fileMap{"tiktoken.model": "IQ== 0\nIg== 1\n"}, Options{}).VocabSize(); got != 2 {
+		t.Errorf("VocabSize = %d", got)
 	}
 }
 

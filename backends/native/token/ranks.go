@@ -51,7 +51,7 @@ func (c *conversion) rankedBPE(tokens [][]byte, before []string) error {
 		}
 	}
 	type pair struct{ left, right int }
-	var merges [][2]string
+	merges := [][2]string{} // never null in JSON
 	vocab := slices.Clone(before)
 	for i, t := range tokens {
 		vocab = append(vocab, spell(t))

@@ -226,6 +226,9 @@ func (m *spm) texts() []string {
 // bpe makes the model of pieces and merges.
 func (c *conversion) bpe(pieces []string, merges [][2]string, unk any, byteFallback, whole bool) {
 	c.ids = idsOf(pieces)
+	if merges == nil {
+		merges = [][2]string{} // never null in JSON
+	}
 	c.model = object{"type": "BPE", "vocab": entries(pieces), "merges": merges, "unk_token": unk, "fuse_unk": true,
 		"byte_fallback": byteFallback, "ignore_merges": whole}
 }

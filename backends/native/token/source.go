@@ -1,7 +1,6 @@
 package token
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -107,7 +106,7 @@ func (s Source) Load(o Options) (*Tokenizer, error) {
 	}
 	inner, plain, err := loadWith(data, &conf, o)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%s: %w", s.name, err)
 	}
 	return newTokenizer(inner, plain, conf)
 }
@@ -133,7 +132,7 @@ func (s Source) readConfig() (config, error) {
 	c.setDefaults()
 	if legacy && s.addedTokens != nil {
 		var ids map[string]int
-		if err := json.Unmarshal(s.addedTokens, &ids); err != nil {
+		if err := unmarshal(s.addedTokens, &ids); err != nil {
 			return c, fmt.Errorf("added_tokens.json: %w", err)
 		}
 		special := map[string]bool{}

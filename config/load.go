@@ -132,17 +132,18 @@ type loader struct {
 	res     *Result
 	opts    []*Option
 	errs    []error
-	lists   map[string]bool // list options that this level has set: a second --api_key adds to the first
-	wrong   map[string]bool // options whose values are in error
-	idle    []string        // keys that are known and have no effect, with the reason where there is one
-	extra   bool            // unknown keys are idle too (ALLOW_EXTRA_ARGS)
-	entries []func()        // read what the file says of models, once all else is known
+	lists   map[string]bool   // list options that this level has set: a second --api_key adds to the first
+	wrong   map[string]bool   // options whose values are in error
+	idle    []string          // keys that are known and have no effect, with the reason where there is one
+	extra   bool              // unknown keys are idle too (ALLOW_EXTRA_ARGS)
+	entries []func()          // read what the file says of models, once all else is known
+	names   map[string]string // which of them has a name
 
 	entry, entryPlace string // "models[1]", "a.yaml:7: models[1]": of which entry these are the options
 }
 
 func newLoader(command string, c Config) *loader {
-	l := &loader{command: command, res: &Result{Config: c, sources: map[string]string{}}, wrong: map[string]bool{}}
+	l := &loader{command: command, res: &Result{Config: c, sources: map[string]string{}}, wrong: map[string]bool{}, names: map[string]string{}}
 	l.opts = l.res.Config.options()
 	return l
 }

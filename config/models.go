@@ -43,12 +43,38 @@ func (l *loader) model(file, name string, entry *yaml.Node) {
 	own.pairs(file, entry)
 	own.validate()
 	own.warnOfBackend()
+	own.name(l.names)
 	l.errs = append(l.errs, own.errs...)
 	for _, text := range own.idle {
 		l.noteIdle(text)
 	}
 	l.res.Warnings = append(l.res.Warnings, own.res.Warnings...)
 	l.res.Models = append(l.res.Models, own.res)
+}
+
+// name checks the names by which requests choose the entry's model and adapters, as far as they are given; names are those of
+// the entries before.
+func (l *loader) name(names map[string]string) {
+	c := &l.res.Config
+	if c.Attached() && c.ServedModelName == "" && c.ModelNameOrPath == "" {
+		l.fail(l.entryPlace, "served_model_name: is required with upstream_url: beside other models its name must be known before its server is up")
+	}
+	take := func(option, name string) {
+		if other := names[name]; other != "" {
+			l.fail(l.res.Source(option), "%s: %s has the name %q already", option, other, name)
+		}
+		names[name] = l.entry
+	}
+	if c.ServedModelName != "" {
+		take("served_model_name", c.ServedModelName)
+	}
+	adapters, err := c.Adapters()
+	if err != nil {
+		return // which is reported
+	}
+	for _, a := range adapters {
+		take("adapter_name_or_path", a.Name)
+	}
 }
 
 // checkOwn reports what the top level says and no entry has from it.

@@ -69,6 +69,19 @@ func TestModelsErrors(t *testing.T) {
 			t.Errorf("the error lacks %q, or has it twice:\n%v", line, err)
 		}
 	}
+	file = write(t, "e.yaml", `models:
+  - {served_model_name: x, adapter_name_or_path: a=/p}
+  - {infer_backend: vllm, upstream_url: http://h:1}
+  - {served_model_name: x, adapter_name_or_path: b=/p}
+  - {served_model_name: y, adapter_name_or_path: "a=/q,z=/q"}
+`)
+	_, err = Load("serve", []string{file}, nil)
+	want := `e.yaml:3: models[1]: served_model_name: is required with upstream_url: beside other models its name must be known before its server is up
+e.yaml:4: models[2]: served_model_name: models[0] has the name "x" already
+e.yaml:5: models[3]: adapter_name_or_path: models[0] has the name "a" already`
+	if err == nil || err.Error() != want {
+		t.Errorf("got\n%v\nwant\n%s", err, want)
+	}
 	for _, text := range []string{"models: 3\n", "models: []\n", "models: {a: b}\n"} {
 		if _, err := Load("serve", []string{write(t, "b.yaml", text)}, nil); err == nil || !strings.Contains(err.Error(), "b.yaml:1: models: must be a list") {
 			t.Errorf("%q: %v", text, err)

@@ -175,7 +175,7 @@ func (c *Config) ownOptions() []*Option {
 		{Name: "sglang_tp_size", target: &c.SGLangTPSize, Default: "-1", Min: -1, Max: 1024, Group: proxy, Commands: all,
 			Backends: "sglang, ktransformers", Help: "GPUs that share the tensors; -1 is all that there are"},
 		{Name: "sglang_lora_backend", target: &c.SGLangLoRABackend, Default: "triton", Choices: []string{"triton", "flashinfer", "csgmv",
-			"torch_native", "ascend"}, Group: proxy, Commands: all, Backends: "sglang, ktransformers",
+			"torch_native", "ascend", "triton_v2"}, Group: proxy, Commands: all, Backends: "sglang, ktransformers",
 			Help: "kernels for adapters; flashinfer, which SGLang no longer has, is triton"},
 		{Name: "sglang_config", target: &c.SGLangConfig, Group: proxy, Commands: all, Backends: "sglang, ktransformers",
 			Help: "further flags as a map or JSON, applied last"},

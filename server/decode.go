@@ -356,16 +356,23 @@ func (s *Server) model(id string) (engine.Model, error) {
 				return m, nil
 			}
 		}
+		if !s.ready.Load() { // it may be one of those that still load
+			return engine.Model{}, &engine.Error{Code: engine.Unavailable, Param: "model", RetryAfter: loadingRetryAfter,
+				Message: fmt.Sprintf("The model `%s` is not there yet: models are still loading.", clip(id, maxNameShown))}
+		}
 	}
 	return engine.Model{}, &engine.Error{Code: engine.NotFound, Param: "model",
 		Message: fmt.Sprintf("The model `%s` does not exist. GET /v1/models lists those that do.", clip(id, maxNameShown))}
 }
 
+// loadingRetryAfter is when to ask again while models load.
+const loadingRetryAfter = time.Second
+
 // models returns what a request may name. There is nothing to name before the models are loaded.
 func (s *Server) models() ([]engine.Model, error) {
 	models := s.eng.Models()
 	if len(models) == 0 {
-		return nil, &engine.Error{Code: engine.Unavailable, Message: "the model is still loading", RetryAfter: time.Second}
+		return nil, &engine.Error{Code: engine.Unavailable, Message: "the model is still loading", RetryAfter: loadingRetryAfter}
 	}
 	return models, nil
 }

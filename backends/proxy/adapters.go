@@ -37,7 +37,7 @@ func (e *Engine) bringAll(ctx context.Context, r *replica, n names) {
 			continue
 		}
 		if err := r.loadAdapter(ctx, a); err != nil {
-			e.cfg.Log.Error().Str("model", e.pool.model).Str("upstream", r.id).Str("adapter", a.Name).Err(err).
+			e.cfg.Log.Error().Str("model", e.pool.name()).Str("upstream", r.id).Str("adapter", a.Name).Err(err).
 				Msg("the upstream did not load an adapter")
 			continue
 		}

@@ -105,7 +105,7 @@ func (c *child) kill(why string) {
 	pid := c.pid
 	c.mu.Unlock()
 	if pid != 0 {
-		c.e.cfg.Log.Error().Str("model", c.e.name).Int("pid", pid).Str("reason", why).Msg("killing the model's server")
+		c.e.cfg.Log.Error().Str("model", c.e.pool.name()).Int("pid", pid).Str("reason", why).Msg("killing the model's server")
 		_ = syscall.Kill(-pid, syscall.SIGKILL) // it may have ended by itself
 	}
 }
@@ -127,11 +127,11 @@ func (c *child) run() {
 			c.started <- err
 			return
 		}
-		c.e.cfg.Metrics.restarts.WithLabelValues(c.e.pool.model).Inc()
+		c.e.cfg.Metrics.restarts.WithLabelValues(c.e.pool.name()).Inc()
 		if wasUp && time.Since(began) > steady {
 			wait = c.e.cfg.Times.Restart
 		}
-		log.Error().Str("model", c.e.pool.model).Err(err).Dur("again_in_ms", wait).Strs("last_lines", c.lastLines()).
+		log.Error().Str("model", c.e.pool.name()).Err(err).Dur("again_in_ms", wait).Strs("last_lines", c.lastLines()).
 			Msg("the model's server ended")
 		again := time.NewTimer(wait)
 		select {
@@ -159,20 +159,19 @@ func (c *child) once() (wasUp bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	guard, err := guardGroup(cmd.Process.Pid)
+	guard, err := guardGroup(cmd.Process.Pid, c.dir)
 	if err != nil {
 		guard = func() {}
-		c.e.cfg.Log.Warn().Str("model", c.e.pool.model).Err(err).
+		c.e.cfg.Log.Warn().Str("model", c.e.pool.name()).Err(err).
 			Msg("nothing watches over the model's server: what it starts may outlive this program if that is killed")
 	}
-	exited := make(chan struct{})
-	var waitErr error
-	watch := make(chan struct{})
+	c.e.pool.add(r) // here, since below it is removed, however soon the process ends
+	exited, watch := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(watch)
-		wasUp = c.watch(r, exited)
+		wasUp = c.watch(exited)
 	}()
-	waitErr = cmd.Wait() // on the thread that started it
+	waitErr := cmd.Wait() // on the thread that started it
 	close(exited)
 	c.e.pool.remove(r, false)
 	c.endGroup(cmd.Process.Pid)
@@ -182,8 +181,8 @@ func (c *child) once() (wasUp bool, err error) {
 	return wasUp, c.endError(cmd, waitErr, wasUp)
 }
 
-// watch takes the server's upstream into the pool and ends the server when it does not become ready in time, or is to stop.
-func (c *child) watch(r *replica, exited <-chan struct{}) (wasUp bool) {
+// watch ends the server when it does not become ready in time, or is to stop.
+func (c *child) watch(exited <-chan struct{}) (wasUp bool) {
 	ctx, cancel := context.WithTimeout(c.quitting, c.e.cfg.Times.Start)
 	defer cancel()
 	go func() {
@@ -193,7 +192,6 @@ func (c *child) watch(r *replica, exited <-chan struct{}) (wasUp bool) {
 		case <-ctx.Done():
 		}
 	}()
-	c.e.pool.add(r)
 	err := c.e.pool.waitUp(ctx)
 	select {
 	case <-exited:
@@ -302,7 +300,7 @@ func (c *child) start(l Listen) (cmd *exec.Cmd, logs chan struct{}, err error) {
 	c.mu.Lock()
 	c.pid = cmd.Process.Pid
 	c.mu.Unlock()
-	c.e.cfg.Log.Info().Str("model", c.e.pool.model).Int("pid", cmd.Process.Pid).Strs("command", args).Msg("starting the model's server")
+	c.e.cfg.Log.Info().Str("model", c.e.pool.name()).Int("pid", cmd.Process.Pid).Strs("command", args).Msg("starting the model's server")
 	logs = make(chan struct{})
 	go func() {
 		defer close(logs)
@@ -382,15 +380,15 @@ func (c *child) endError(cmd *exec.Cmd, waitErr error, wasUp bool) error {
 	return fmt.Errorf("%s did not start: %s; its last lines:\n%s", filepath.Base(cmd.Path), state, strings.Join(c.lastLines(), "\n"))
 }
 
-// guardGroup starts a process that kills the group when we end in whatever way: it waits for the end of a pipe that only we
-// hold. Pdeathsig alone ends the first process, and what that had started would live on and hold the GPU's memory (vllm
+// guardGroup starts a process that kills the group and removes dir when we end in whatever way: it waits for the end of a pipe
+// that only we hold. Pdeathsig alone ends the first process, and what that had started would live on and hold the GPU's memory (vllm
 // issue 55510). The function returned ends the guard.
-func guardGroup(pid int) (end func(), err error) {
+func guardGroup(pid int, dir string) (end func(), err error) {
 	read, write, err := os.Pipe()
 	if err != nil {
 		return nil, err
 	}
-	guard := exec.Command("/bin/sh", "-c", `read line; test "$line" = end || kill -KILL -"$0"`, strconv.Itoa(pid))
+	guard := exec.Command("/bin/sh", "-c", `read line; test "$line" = end && exit; kill -KILL -"$0"; rm -rf "$1"`, strconv.Itoa(pid), dir)
 	guard.Stdin = read
 	guard.Env = []string{"PATH=/usr/bin:/bin"}
 	guard.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // signals to our group must not end it before us

@@ -124,6 +124,21 @@ func TestSpawn(t *testing.T) {
 	}
 }
 
+// TestSpawnFailsAtOnce: a program that ends before anything is known of it is an error like any other.
+func TestSpawnFailsAtOnce(t *testing.T) {
+	for range 30 {
+		cfg, err := spawnConfig("vllm", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		cfg.Spawn.Command = func(proxy.Listen) (args, env []string, err error) { return []string{"/bin/false"}, nil, nil }
+		cfg.Times = quick
+		if _, err := proxy.New(t.Context(), cfg); err == nil || !strings.Contains(err.Error(), "false did not start: exit status 1") {
+			t.Fatalf("error %v", err)
+		}
+	}
+}
+
 // TestSpawnFails: the error has the server's last words.
 func TestSpawnFails(t *testing.T) {
 	_, err := spawned(t, "vllm", quick, map[string]any{"fake_fail": true})
@@ -226,7 +241,7 @@ func runParent(orphan string) int {
 	select {}
 }
 
-// TestDiesWithUs: when this program is killed, the server and all that it started end.
+// TestDiesWithUs: when this program is killed, the server and all that it started end, and its folder goes.
 func TestDiesWithUs(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "orphan")
 	parent := exec.Command(os.Args[0], parentArg, file)
@@ -237,13 +252,19 @@ func TestDiesWithUs(t *testing.T) {
 	if err := parent.Start(); err != nil {
 		t.Fatal(err)
 	}
-	server := 0
+	server, dir := 0, ""
 	for lines := bufio.NewScanner(out); lines.Scan() && lines.Text() != "ready"; {
 		if _, after, ok := strings.Cut(lines.Text(), `"pid":`); ok {
 			server, _ = strconv.Atoi(strings.SplitN(after, ",", 2)[0])
 		}
+		if _, after, ok := strings.Cut(lines.Text(), `"--uds","`); ok {
+			dir = filepath.Dir(strings.SplitN(after, `"`, 2)[0])
+		}
 	}
 	orphan := pidIn(t, file)
+	if _, err := os.Stat(dir); err != nil {
+		t.Fatal(err)
+	}
 	if server == 0 || !exists(server) || !exists(orphan) {
 		t.Fatalf("server %d, its child %d", server, orphan)
 	}
@@ -253,6 +274,7 @@ func TestDiesWithUs(t *testing.T) {
 	_ = parent.Wait() // it was killed
 	eventually(t, "the server is gone", func() bool { return !exists(server) })
 	eventually(t, "what it started is gone", func() bool { return !exists(orphan) })
+	eventually(t, "its folder is gone", func() bool { _, err := os.Stat(dir); return os.IsNotExist(err) })
 }
 
 // TestThousandStreams: a thousand requests run while their only server is killed and comes back. Those whose answer had

@@ -68,6 +68,11 @@ func (e *Engine) Forward(ctx context.Context, req *engine.RawRequest) (*engine.R
 		return nil, clientError(&brokenError{err})
 	}
 	r.alive()
+	if resp.StatusCode == http.StatusUnauthorized || resp.StatusCode == http.StatusForbidden { // it is about our key, not the client's
+		resp.Body.Close()
+		release(failed)
+		return nil, upstreamError(resp.StatusCode, nil)
+	}
 	return &engine.RawResponse{Status: resp.StatusCode, ContentType: resp.Header.Get("Content-Type"),
 		Body: &releasing{resp.Body, r, func() { release(answered) }}}, nil
 }

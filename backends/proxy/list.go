@@ -35,16 +35,17 @@ func (e *Engine) setURLs(urls []string) error {
 	have := e.pool.list()
 	var keep []*replica
 	for i, u := range urls {
-		if slices.Contains(urls[:i], u) {
-			errs = append(errs, fmt.Errorf("upstream %s is given twice", u))
-			continue
-		}
 		r, err := newReplica(u, e.cfg.Key, e.d)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("upstream %d: %w", i+1, err)) // the URL may hold a password
 			continue
 		}
-		if at := slices.IndexFunc(have, func(h *replica) bool { return h.base == r.base && h.id == r.id }); at >= 0 {
+		same := func(h *replica) bool { return h.base == r.base && h.id == r.id }
+		if slices.ContainsFunc(fresh, same) || slices.ContainsFunc(keep, same) {
+			errs = append(errs, fmt.Errorf("upstream %s is given twice", r.id))
+			continue
+		}
+		if at := slices.IndexFunc(have, same); at >= 0 {
 			keep = append(keep, have[at])
 		} else {
 			fresh = append(fresh, r)
@@ -85,10 +86,10 @@ func (e *Engine) watchList() {
 			err = e.setURLs(urls)
 		}
 		if err != nil {
-			e.cfg.Log.Error().Str("model", e.name).Err(err).Msg("the list of upstreams cannot be read; the old one stays")
+			e.cfg.Log.Error().Str("model", e.pool.name()).Err(err).Msg("the list of upstreams cannot be read; the old one stays")
 			continue
 		}
-		e.cfg.Log.Info().Str("model", e.name).Int("upstreams", len(urls)).Msg("the list of upstreams has changed")
+		e.cfg.Log.Info().Str("model", e.pool.name()).Int("upstreams", len(urls)).Msg("the list of upstreams has changed")
 	}
 }
 

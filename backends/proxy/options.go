@@ -121,7 +121,11 @@ func (f *Flags) Apply(config map[string]any, no func(name string) string, reserv
 		if slices.Contains(reserved, name) {
 			return fmt.Errorf("%s is set by this server and must not be given", key)
 		}
-		switch v := config[key].(type) {
+		value := config[key]
+		if text, ok := value.(string); ok && (text == "true" || text == "false") { // LlamaFactory's flags take such text too
+			value = text == "true"
+		}
+		switch v := value.(type) {
 		case nil:
 		case bool:
 			f.Unset(name)

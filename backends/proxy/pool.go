@@ -63,11 +63,11 @@ type pool struct {
 	times Times
 	log   zerolog.Logger
 	m     *Metrics
-	model string // as clients call it, for logs and metrics
 	// prepare makes an upstream that answers fit for requests, before it gets any.
 	prepare func(ctx context.Context, r *replica, n names)
 
 	mu       sync.Mutex // guards all below, and the replicas' fields that say so
+	model    string     // as clients call it, for logs and metrics
 	replicas []*replica
 	affinity *affinity
 	changed  chan struct{} // closed and replaced when an upstream comes up, and when the pool closes
@@ -110,7 +110,7 @@ func (p *pool) remove(r *replica, forget bool) {
 	r.stop()
 	<-r.done
 	if forget {
-		p.m.forget(p.model, r.id)
+		p.m.forget(p.name(), r.id)
 	}
 }
 
@@ -118,6 +118,20 @@ func (p *pool) list() []*replica {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return slices.Clone(p.replicas)
+}
+
+// name is what clients call the model.
+func (p *pool) name() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.model
+}
+
+// rename is for a model that has its name from its first upstream.
+func (p *pool) rename(model string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.model = model
 }
 
 // announce wakes those who wait for an upstream. It is called with mu held.
@@ -301,7 +315,7 @@ func (p *pool) watch(ctx context.Context, r *replica) {
 			p.mu.Unlock()
 			if down && !wasUp && time.Since(warned) > 30*time.Second {
 				warned = time.Now()
-				p.log.Warn().Str("model", p.model).Str("upstream", r.id).Err(err).Msg("waiting for the upstream")
+				p.log.Warn().Str("model", p.name()).Str("upstream", r.id).Err(err).Msg("waiting for the upstream")
 			}
 			wait = min(2*wait, p.times.Probe, maxProbeDown)
 		}

@@ -3,6 +3,7 @@ package proxy_test
 import (
 	"context"
 	"fmt"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -320,12 +321,133 @@ func TestList(t *testing.T) {
 	}
 }
 
+// TestAddresses: several upstreams may be behind one host, each below a path of its own, and a host may be an IPv6 address.
+func TestAddresses(t *testing.T) {
+	mux := http.NewServeMux()
+	var fakes []*fakeupstream.Server
+	for _, path := range []string{"/a", "/b/c"} {
+		f := fakeupstream.New("vllm", "u")
+		fakes = append(fakes, f)
+		mux.Handle(path+"/", http.StripPrefix(path, f))
+	}
+	l, err := net.Listen("tcp", "[::1]:0")
+	if err != nil {
+		t.Log("this machine has no IPv6: the test takes IPv4")
+		if l, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	srv := &httptest.Server{Listener: l, Config: &http.Server{Handler: mux}}
+	srv.Start()
+	defer srv.Close()
+	r := &rig{log: &logBuffer{}, metrics: proxy.NewMetrics(), fakes: fakes}
+	r.Engine = start(t, proxy.Config{Dialect: dialects["vllm"](), URLs: []string{srv.URL + "/a/", srv.URL + "/b/c/v1"}, Times: quick,
+		Metrics: r.metrics, Log: zerolog.New(r.log)})
+	for _, path := range []string{"/a", "/b/c"} {
+		eventually(t, path+" is up", func() bool { return r.count(t, "pagoda_upstream_up", "upstream="+l.Addr().String()+path) == 1 })
+	}
+	for i := range 4 {
+		req := ask(fmt.Sprint("say ", i))
+		req.Model = "u"
+		if s := collect(t.Context(), r, req); s.err != nil {
+			t.Fatal(s.err)
+		}
+	}
+	if len(fakes[0].Requests())+len(fakes[1].Requests()) != 4 {
+		t.Error("requests went elsewhere")
+	}
+}
+
+// TestForgotten: the series of an upstream that is gone go too, also where the upstream gave the model its name.
+func TestForgotten(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "urls")
+	a, b := httptest.NewServer(fakeupstream.New("vllm", "u")), httptest.NewServer(fakeupstream.New("vllm", "u"))
+	defer a.Close()
+	defer b.Close()
+	list := func(url string) {
+		t.Helper()
+		if err := os.WriteFile(file, []byte(url+"\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	list(a.URL)
+	r := &rig{log: &logBuffer{}, metrics: proxy.NewMetrics()}
+	r.Engine = start(t, proxy.Config{Dialect: dialects["vllm"](), ListFile: file, Times: quick, Metrics: r.metrics, Log: zerolog.New(r.log)})
+	req := ask("say x")
+	req.Model = "u"
+	if s := collect(t.Context(), r, req); s.err != nil || r.count(t, "pagoda_upstream_requests_total", "model=u") != 1 {
+		t.Fatal(s.err)
+	}
+	list(b.URL + "/")
+	eventually(t, "the list has changed", func() bool { return strings.Contains(r.log.String(), "the list of upstreams has changed") })
+	if n := r.count(t, "pagoda_upstream_requests_total"); n != 0 {
+		t.Errorf("%v requests of an upstream that is gone", n)
+	}
+}
+
+// TestNoWait: a model whose upstream is down is there; requests wait for it.
+func TestNoWait(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr := l.Addr().String()
+	l.Close()
+	cfg := proxy.Config{Dialect: dialects["vllm"](), URLs: []string{"http://" + addr}, NoWait: true, Times: quick,
+		Adapters: []proxy.Adapter{{Name: "pirate", Path: "/p"}}}
+	if _, err := proxy.New(t.Context(), cfg); err == nil {
+		t.Error("a model without a name")
+	}
+	cfg.UpstreamModel, cfg.Times.Wait = "u", 20*time.Millisecond
+	e := start(t, cfg)
+	if m := e.Models(); len(m) != 2 || m[0].ID != "u" || m[0].Root != "u" || m[1].ID != "pirate" {
+		t.Errorf("models %+v", m)
+	}
+	req := ask("who")
+	req.Model = "pirate"
+	if s := collect(t.Context(), e, req); s.err == nil || s.err.Code != engine.Unavailable {
+		t.Errorf("%+v", s)
+	}
+	if l, err = net.Listen("tcp", addr); err != nil {
+		t.Fatal(err)
+	}
+	srv := &httptest.Server{Listener: l, Config: &http.Server{Handler: fakeupstream.New("vllm", "u")}}
+	srv.Start()
+	defer srv.Close()
+	eventually(t, "it answers", func() bool { return collect(t.Context(), e, req).text == "pirate" })
+}
+
+// TestWrongKey: a key that upstreams do not accept is this server's trouble, not the client's.
+func TestWrongKey(t *testing.T) {
+	fake := fakeupstream.New("vllm", "u")
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodPost { // the key was taken back after the start
+			http.Error(w, `{"error":"Unauthorized"}`, http.StatusUnauthorized)
+			return
+		}
+		fake.ServeHTTP(w, r)
+	}))
+	defer srv.Close()
+	r := attach(t, "vllm", 0, func(c *proxy.Config) { c.URLs, c.Adapters = []string{srv.URL}, nil })
+	const want = "the model's server does not accept this server's key"
+	if s := collect(t.Context(), r, ask("say x")); s.err == nil || s.err.Code != engine.Upstream || s.err.Message != want {
+		t.Errorf("%+v", s.err)
+	}
+	_, err := r.Forward(t.Context(), &engine.RawRequest{Model: "m", Method: http.MethodPost, Path: "/pooling", Body: []byte(`{"model":"m"}`)})
+	if e := engine.AsError(err); err == nil || e.Code != engine.Upstream || e.Message != want {
+		t.Errorf("forwarded: %v", err)
+	}
+	if n := r.count(t, "pagoda_upstream_retries_total"); n != 0 {
+		t.Errorf("%v retries", n)
+	}
+}
+
 // TestDuplicateNames: no name means two things.
 func TestDuplicateNames(t *testing.T) {
 	r := attach(t, "sglang", 1)
 	for name, cfg := range map[string]proxy.Config{
 		"an adapter has the model's name": {Name: "pirate", URLs: []string{r.servers[0].URL}, Adapters: []proxy.Adapter{{Name: "pirate"}}},
-		"is given twice":                  {URLs: []string{r.servers[0].URL, r.servers[0].URL}},
+		"is given twice":                  {URLs: []string{r.servers[0].URL, r.servers[0].URL + "/v1/"}},
 		"it serves no model":              {URLs: []string{r.servers[0].URL}, UpstreamModel: "other"},
 	} {
 		cfg.Dialect, cfg.Times, cfg.Log = dialects["sglang"](), quick, zerolog.New(r.log)
@@ -346,7 +468,7 @@ func TestDuplicateNames(t *testing.T) {
 }
 
 func TestBadURLs(t *testing.T) {
-	for _, u := range []string{"localhost:1", "ftp://x", "http://", "http://user:secret@x", "unix://", "://"} {
+	for _, u := range []string{"localhost:1", "ftp://x", "http://", "http://user:secret@x", "unix://", "://", "http://x?key=secret", "http://x#a"} {
 		_, err := proxy.New(t.Context(), proxy.Config{Dialect: dialects["vllm"](), URLs: []string{u}, Times: quick})
 		if err == nil || strings.Contains(err.Error(), "secret") {
 			t.Errorf("%q: %v", u, err)

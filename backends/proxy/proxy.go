@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -28,6 +29,8 @@ type Config struct {
 	Key      string // the upstreams' API key, "" for none
 	// Spawn starts a server of ours instead.
 	Spawn *Spawn
+	// NoWait makes New return before an upstream is up; until then requests wait for one. It needs Name or UpstreamModel.
+	NoWait bool
 	// Adapters are loaded into the upstreams that do not have them.
 	Adapters []Adapter
 	Times    Times
@@ -79,25 +82,22 @@ func New(ctx context.Context, cfg Config) (*Engine, error) {
 	if cfg.Spawn != nil && len(cfg.URLs)+len(cfg.ListFile) > 0 || cfg.Spawn == nil && len(cfg.URLs) == 0 && cfg.ListFile == "" {
 		return nil, errors.New("proxy: either a server to start or the URLs of running ones")
 	}
-	e := &Engine{cfg: cfg, d: cfg.Dialect, name: cfg.Name, began: time.Now(), idle: make(chan struct{})}
+	e := &Engine{cfg: cfg, d: cfg.Dialect, name: cmp.Or(cfg.Name, cfg.UpstreamModel), began: time.Now(), idle: make(chan struct{})}
+	if cfg.NoWait && e.name == "" {
+		return nil, errors.New("proxy: a model that nobody waits for needs a name")
+	}
 	e.over, e.cut = context.WithCancel(context.Background())
-	label := cfg.Name
-	if label == "" {
-		label = cfg.UpstreamModel
-	}
-	if label == "" {
-		label = cfg.Dialect.Name
-	}
-	e.pool = newPool(cfg.Dialect, cfg.UpstreamModel, label, cfg.Times, cfg.Metrics, cfg.Log)
+	e.pool = newPool(cfg.Dialect, cfg.UpstreamModel, cmp.Or(e.name, cfg.Dialect.Name), cfg.Times, cfg.Metrics, cfg.Log)
 	e.adapters = slices.Clone(cfg.Adapters)
 	e.pool.prepare = e.bringAll
 	if err := e.start(ctx); err != nil {
 		e.stop()
 		return nil, err
 	}
-	names, _ := e.pool.namesOf()
 	if e.name == "" {
+		names, _ := e.pool.namesOf()
 		e.name = names.base
+		e.pool.rename(e.name)
 	}
 	cfg.Metrics.add(e)
 	e.work.Go(e.watchStalls)
@@ -122,6 +122,9 @@ func (e *Engine) start(ctx context.Context) error {
 	}
 	if err := e.setURLs(urls); err != nil {
 		return err
+	}
+	if e.cfg.NoWait {
+		return nil
 	}
 	return e.pool.waitUp(ctx)
 }
@@ -342,7 +345,7 @@ func clientError(err error) *engine.Error {
 // Models lists the model and its adapters.
 func (e *Engine) Models() []engine.Model {
 	n, _ := e.pool.namesOf()
-	base := engine.Model{ID: e.name, Root: n.base, Created: e.began, MaxLen: n.maxLen, Backend: e.d.Name, ForwardsUnknown: true}
+	base := engine.Model{ID: e.name, Root: cmp.Or(n.base, e.cfg.UpstreamModel, e.name), Created: e.began, MaxLen: n.maxLen, Backend: e.d.Name, ForwardsUnknown: true}
 	out := []engine.Model{base}
 	e.mu.Lock()
 	defer e.mu.Unlock()

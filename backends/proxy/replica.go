@@ -97,7 +97,8 @@ func newReplica(rawURL, key string, d *Dialect) (*replica, error) {
 		TLSHandshakeTimeout: dialTimeout,
 		DisableCompression:  true, // compressed events would wait for one another
 	}
-	base, id := strings.TrimSuffix(strings.TrimRight(rawURL, "/"), "/v1"), u.Host
+	base := strings.TrimSuffix(strings.TrimRight(rawURL, "/"), "/v1")
+	id := strings.TrimPrefix(base, u.Scheme+"://")
 	switch {
 	case u.Scheme == "unix" && u.Path != "":
 		path := u.Path
@@ -109,6 +110,8 @@ func newReplica(rawURL, key string, d *Dialect) (*replica, error) {
 		return nil, errors.New("must be like http://host:8000 or unix:///path")
 	case u.User != nil:
 		return nil, errors.New("must not hold a password; use upstream_api_key")
+	case u.RawQuery != "" || u.Fragment != "":
+		return nil, errors.New("must not go on after the path")
 	}
 	fresh := transport.Clone()
 	fresh.DisableKeepAlives = true

@@ -1,5 +1,5 @@
-// Package sglang is what is particular to SGLang: its fields, its adapters, its command line. Read in SGLang's source of
-// August 2026 (0.5.19); the proxy engine itself is package proxy.
+// Package sglang is what is particular to SGLang: its fields, its adapters, its command line. Read in SGLang's source,
+// 0.5.19 to 0.5.23; the proxy engine itself is package proxy.
 package sglang
 
 import (

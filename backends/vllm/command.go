@@ -91,6 +91,7 @@ func Command(o proxy.ServerOptions, l proxy.Listen) (args, env []string, err err
 		args = append(args[:len(args)-1], "--model", o.Model)
 	}
 	env = []string{"VLLM_API_KEY=" + l.Key, // not among the arguments, which everybody on the machine can read
+		"VLLM_RPC_BASE_PATH=" + l.Dir, // its sockets, which it leaves behind when it is killed
 		"VLLM_NO_USAGE_STATS=1", "VLLM_MAX_STOP_STRINGS=" + strconv.Itoa(maxStops), "VLLM_HTTP_TIMEOUT_KEEP_ALIVE=60"}
 	if len(o.Adapters) > 0 {
 		env = append(env, "VLLM_ALLOW_RUNTIME_LORA_UPDATING=True")

@@ -1,5 +1,5 @@
-// Package vllm is what is particular to vLLM: its fields, its adapters, its command line. Read in vLLM's source of August
-// 2026 (0.27 and 0.29); the proxy engine itself is package proxy.
+// Package vllm is what is particular to vLLM: its fields, its adapters, its command line. Read in vLLM's source, 0.27
+// to 0.33; the proxy engine itself is package proxy.
 package vllm
 
 import (

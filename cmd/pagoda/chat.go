@@ -96,7 +96,7 @@ func newTalker(cfg *config.Config, log zerolog.Logger) (talker, error) {
 		return newRemoteTalker(cfg)
 	}
 	if cfg.Proxied() {
-		eng, err := connect(context.Background(), cfg, nil, log)
+		eng, err := connect(context.Background(), cfg, false, nil, log)
 		if err != nil {
 			return nil, err
 		}

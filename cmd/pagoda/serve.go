@@ -84,12 +84,13 @@ func serve(cfg *config.Result) error {
 	return runErr
 }
 
-// addModels adds the models one after another. made adds to the log what a single one is; of several each has a line of its own.
+// addModels adds the models one after another. Of several, those at running servers do not wait for these: one that is down
+// must not keep the others away. made adds to the log what a single one is; of several each has a line of its own.
 func addModels(ctx context.Context, router *engine.Router, models []config.Config, upstreams *proxy.Metrics, log zerolog.Logger) (
 	made func(*zerolog.Event), err error) {
 	for i := range models {
 		before := len(router.Models())
-		if made, err = addModel(ctx, router, &models[i], upstreams, log); err != nil {
+		if made, err = addModel(ctx, router, &models[i], len(models) > 1, upstreams, log); err != nil {
 			if len(models) > 1 {
 				err = fmt.Errorf("models[%d]: %w", i, err)
 			}
@@ -106,7 +107,7 @@ func addModels(ctx context.Context, router *engine.Router, models []config.Confi
 }
 
 // addModel loads the model, or connects to its upstream, and puts it behind the router. made adds to the log what it is.
-func addModel(ctx context.Context, router *engine.Router, cfg *config.Config, upstreams *proxy.Metrics, log zerolog.Logger) (
+func addModel(ctx context.Context, router *engine.Router, cfg *config.Config, noWait bool, upstreams *proxy.Metrics, log zerolog.Logger) (
 	made func(*zerolog.Event), err error) {
 	var eng engine.Engine
 	isEncoder := false
@@ -124,7 +125,7 @@ func addModel(ctx context.Context, router *engine.Router, cfg *config.Config, up
 		eng, err = loadEncoder(cfg, log)
 		made = func(ev *zerolog.Event) { ev.Str("device", "cpu").Bool("encoder", true) }
 	} else if cfg.Proxied() {
-		eng, err = connect(ctx, cfg, upstreams, log)
+		eng, err = connect(ctx, cfg, noWait, upstreams, log)
 		made = func(ev *zerolog.Event) { ev.Str("backend", cfg.InferBackend) }
 	} else {
 		var own *native.Engine

@@ -29,8 +29,9 @@ var upstreamKinds = map[string]upstreamKind{
 	"ktransformers": {ktransformers.Dialect, ktransformers.Dialect, ktransformers.Spawn, ktOptions},
 }
 
-// connect makes the engine in front of the configured upstream.
-func connect(ctx context.Context, cfg *config.Config, metrics *proxy.Metrics, log zerolog.Logger) (*proxy.Engine, error) {
+// connect makes the engine in front of the configured upstream. With noWait a running server's model is there before the server
+// is.
+func connect(ctx context.Context, cfg *config.Config, noWait bool, metrics *proxy.Metrics, log zerolog.Logger) (*proxy.Engine, error) {
 	kind := upstreamKinds[cfg.InferBackend]
 	p := proxy.Config{
 		Dialect: kind.attached(), Name: cfg.ServedModelName, Metrics: metrics, Log: log,
@@ -45,7 +46,7 @@ func connect(ctx context.Context, cfg *config.Config, metrics *proxy.Metrics, lo
 		return nil, err
 	}
 	if cfg.Attached() {
-		p.UpstreamModel = cfg.ModelNameOrPath
+		p.UpstreamModel, p.NoWait = cfg.ModelNameOrPath, noWait
 		return proxy.New(ctx, p)
 	}
 	o, err := spawnOptions(cfg, kind)

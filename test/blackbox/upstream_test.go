@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -368,7 +369,12 @@ func TestUpstreamNotYet(t *testing.T) {
 // spawning starts a server that starts a fake.
 func spawning(t testing.TB, kind string, args ...string) *process {
 	t.Helper()
-	return listening(t, append([]string{"--infer-backend", kind, "--model", "/models/m", "--upstream-command", fakeProgram(t) + "," + kind}, args...)...)
+	return spawningIn(t, nil, kind, args...)
+}
+
+func spawningIn(t testing.TB, env []string, kind string, args ...string) *process {
+	t.Helper()
+	return listeningIn(t, env, append([]string{"--infer-backend", kind, "--model", "/models/m", "--upstream-command", fakeProgram(t) + "," + kind}, args...)...)
 }
 
 // TestSpawned: the server is started with our options, answers, is started again when it ends, and ends with us.
@@ -421,12 +427,25 @@ func TestSpawnedTooSlow(t *testing.T) {
 	if !strings.Contains(p.tail(10), "Free memory on device is less than desired") {
 		t.Errorf("%s", p.tail(10))
 	}
-	began := time.Now()
-	p = spawning(t, "vllm", "--vllm-config", `{"fake_never_ready": true}`)
+	began, tmp := time.Now(), t.TempDir()
+	p = spawningIn(t, []string{"TMPDIR=" + tmp}, "vllm", "--vllm-config", `{"fake_never_ready": true}`)
 	p.line(t, "starting the model's server")
 	p.signal(t, syscall.SIGTERM)
 	p.wantExit(t, limit, 0)
 	if took := time.Since(began); took > limit {
 		t.Errorf("a stop while starting took %v", took)
+	}
+	for deadline := time.Now().Add(limit); ; { // what ends after this program removes it
+		left, err := os.ReadDir(tmp)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(left) == 0 {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%s is left", left[0].Name())
+		}
+		runtime.Gosched()
 	}
 }

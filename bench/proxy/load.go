@@ -22,7 +22,10 @@ type load struct {
 	bytes  int // of the prompt
 }
 
-var loads = []load{{"plain, 1 KB", false, 1 << 10}, {"plain, 100 KB", false, 100 << 10}, {"128 chunks, 1 KB", true, 1 << 10}}
+var loads = []load{
+	{"plain-1KB", false, 1 << 10}, {"plain-100KB", false, 100 << 10},
+	{"stream-1KB", true, 1 << 10}, {"stream-100KB", true, 100 << 10},
+}
 
 func (l load) body() []byte {
 	return fmt.Appendf(nil, `{"model":"%s","stream":%t,"messages":[{"role":"user","content":"%s"}]}`, model, l.stream,

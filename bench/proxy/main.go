@@ -9,16 +9,21 @@ import (
 	"os"
 	"os/signal"
 	"runtime"
+	"slices"
 	"strings"
 	"time"
+
+	"pagoda/bench"
 )
 
 func main() {
 	var o options
 	flag.StringVar(&o.program, "pagoda", "bin/pagoda", "the program to measure")
 	flag.StringVar(&o.nginx, "nginx", "nginx", "nginx's program, the yardstick where it is installed")
-	flag.DurationVar(&o.during, "time", 10*time.Second, "length of each measurement")
+	flag.StringVar(&o.loads, "loads", "", "comma-separated names of the loads to measure; all if empty")
+	flag.DurationVar(&o.during, "time", 3*time.Second, "length of each measurement")
 	flag.IntVar(&o.rounds, "rounds", 3, "rounds in which the targets take turns")
+	flag.IntVar(&o.tries, "tries", 2, "how often a measurement is taken at most, when other programs disturb it")
 	flag.IntVar(&o.clients, "clients", 64, "clients at once that find the saturation rate")
 	flag.StringVar(&o.commit, "commit", "unknown", "commit of the program")
 	flag.StringVar(&o.write, "write", "", "file with the markers of bench-proxy, to write the table to")
@@ -41,9 +46,25 @@ func fail(err error) {
 }
 
 type options struct {
-	program, nginx, commit, write string
-	during                        time.Duration
-	rounds, clients               int
+	program, nginx, commit, write, loads string
+	during                               time.Duration
+	rounds, clients, tries               int
+}
+
+// chosen are the loads that o asks for.
+func (o options) chosen() ([]load, error) {
+	if o.loads == "" {
+		return loads, nil
+	}
+	var out []load
+	for name := range strings.SplitSeq(o.loads, ",") {
+		i := slices.IndexFunc(loads, func(l load) bool { return l.name == name })
+		if i < 0 {
+			return nil, fmt.Errorf("there is no load %q", name)
+		}
+		out = append(out, loads[i])
+	}
+	return out, nil
 }
 
 func runMock() error {
@@ -64,10 +85,14 @@ type row struct {
 // cell is what one target took for one load, all rounds together.
 type cell struct {
 	result
-	cpu      time.Duration
+	cpu      float64 // seconds
 	requests int
-	rss      int64 // largest
+	rss      int64   // largest
+	others   float64 // CPUs that other programs used; the most of all rounds
 }
+
+// disturbed is how many CPUs others may use before a measurement is taken again, and marked if it stays so.
+const disturbed = 0.1
 
 func run(ctx context.Context, o options) error {
 	dir, err := os.MkdirTemp("", "bench-proxy-")
@@ -75,6 +100,10 @@ func run(ctx context.Context, o options) error {
 		return err
 	}
 	defer os.RemoveAll(dir)
+	chosen, err := o.chosen()
+	if err != nil {
+		return err
+	}
 	p := &processes{dir: dir}
 	defer p.end()
 	runtime.LockOSThread() // the processes end with the thread that started them
@@ -83,7 +112,7 @@ func run(ctx context.Context, o options) error {
 		return err
 	}
 	var rows []*row
-	for _, l := range loads {
+	for _, l := range chosen {
 		r := &row{load: l, cells: map[string]*cell{}}
 		for _, t := range targets {
 			if t.name == "Pagoda" {
@@ -96,13 +125,13 @@ func run(ctx context.Context, o options) error {
 		}
 		for range o.rounds {
 			for _, t := range targets {
-				if err := r.measure(ctx, t, o.during); err != nil {
+				if err := r.measure(ctx, t, o, p.pids()); err != nil {
 					return fmt.Errorf("%s, %s: %w", l.name, t.name, err)
 				}
 			}
 		}
 		rows = append(rows, r)
-		fmt.Fprintf(os.Stderr, "%s: done\n", l.name)
+		fmt.Fprintf(os.Stderr, "bench-proxy: %s: done\n", l.name)
 	}
 	table := report(rows, targets, o)
 	fmt.Print(table)
@@ -147,30 +176,39 @@ func (p *processes) targets(ctx context.Context, o options) ([]*target, error) {
 	return out, nil
 }
 
-// measure runs one load against one target.
-func (r *row) measure(ctx context.Context, t *target, during time.Duration) error {
+// measure runs one load against one target, once more if other programs than ours, whose pids are given, disturb it.
+func (r *row) measure(ctx context.Context, t *target, o options, ours []int) error {
 	c := newClient(t.url, r.load)
 	defer c.http.CloseIdleConnections()
-	c.open(ctx, r.rate, during/10) // opens connections
+	c.open(ctx, r.rate, o.during/10) // opens connections
+	var least *cell
+	for range o.tries {
+		others := bench.StartCPUClock(ours...)
+		before := t.cpu()
+		got := c.open(ctx, r.rate, o.during)
+		now := &cell{result: *got, cpu: t.cpu() - before, requests: len(got.latencies), rss: t.rss()}
+		if got.failed > 0 {
+			return fmt.Errorf("%d requests failed: %w", got.failed, got.first)
+		}
+		if used := others.Others(); used != nil { // not every system tells
+			now.others = *used
+		}
+		if least == nil || now.others < least.others {
+			least = now
+		}
+		if least.others <= disturbed || ctx.Err() != nil {
+			break
+		}
+	}
 	have := r.cells[t.name]
 	if have == nil {
 		have = &cell{}
 		r.cells[t.name] = have
 	}
-	var before time.Duration
-	if t.pids != nil {
-		before = cpu(t.pids())
-	}
-	got := c.open(ctx, r.rate, during)
-	if t.pids != nil {
-		have.cpu += cpu(t.pids()) - before
-		have.rss = max(have.rss, rss(t.pids()))
-	}
-	have.requests += len(got.latencies)
-	have.add(got)
-	if got.failed > 0 {
-		return fmt.Errorf("%d requests failed: %w", got.failed, got.first)
-	}
+	have.add(&least.result)
+	have.cpu += least.cpu
+	have.requests += least.requests
+	have.rss, have.others = max(have.rss, least.rss), max(have.others, least.others)
 	return ctx.Err()
 }
 
@@ -179,37 +217,51 @@ func report(rows []*row, targets []*target, o options) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "\n%s, %d processors; commit %s, %s, rounds of %v: %d.\n\n", machine(), runtime.NumCPU(), o.commit,
 		time.Now().UTC().Format(time.DateOnly), o.during, o.rounds)
-	b.WriteString("| load | way | requests/s | p50 | p99 | added p50 | added p99 | chunk p50 | chunk p99 | added p99 a chunk | CPU of 1,000 | memory |\n")
-	b.WriteString("|---|---|---|---|---|---|---|---|---|---|---|---|\n")
+	b.WriteString("| load | way | requests/s | p50 | p99 | chunk p50 | chunk p99 | CPU of 1,000 | of nginx | memory |\n")
+	b.WriteString("|---|---|---|---|---|---|---|---|---|---|\n")
+	var marked bool
 	for _, r := range rows {
-		base := r.cells["direct"]
+		base, yardstick := r.cells["direct"], r.cells["nginx"]
 		for _, t := range targets {
 			c := r.cells[t.name]
-			p50, p99 := percentile(c.latencies, 0.5), percentile(c.latencies, 0.99)
-			fmt.Fprintf(&b, "| %s | %s | %.0f | %s | %s |", r.load.name, t.name, r.rate, micros(p50), micros(p99))
+			mark := ""
+			if c.others > disturbed {
+				mark, marked = " †", true
+			}
+			fmt.Fprintf(&b, "| %s | %s%s | %.0f |", r.load.name, t.name, mark, r.rate)
+			between := func(list, base []time.Duration, measured bool) {
+				p50, p99 := percentile(list, 0.5), percentile(list, 0.99)
+				switch {
+				case !measured:
+					b.WriteString(" | |")
+				case t.pids == nil:
+					fmt.Fprintf(&b, " %s | %s |", micros(p50), micros(p99))
+				default:
+					fmt.Fprintf(&b, " + %s | + %s |", micros(p50-percentile(base, 0.5)), micros(p99-percentile(base, 0.99)))
+				}
+			}
+			between(c.latencies, base.latencies, true)
+			between(c.chunks, base.chunks, r.load.stream)
 			if t.pids == nil {
-				b.WriteString(" | |")
-			} else {
-				fmt.Fprintf(&b, " %s | %s |", micros(p50-percentile(base.latencies, 0.5)), micros(p99-percentile(base.latencies, 0.99)))
+				b.WriteString(" | | |\n")
+				continue
 			}
-			switch chunk := percentile(c.chunks, 0.99); {
-			case !r.load.stream:
-				b.WriteString(" | | |")
-			case t.pids == nil:
-				fmt.Fprintf(&b, " %s | %s | |", micros(percentile(c.chunks, 0.5)), micros(chunk))
-			default:
-				fmt.Fprintf(&b, " %s | %s | %s |", micros(percentile(c.chunks, 0.5)), micros(chunk), micros(chunk-percentile(base.chunks, 0.99)))
+			times := ""
+			if yardstick != nil {
+				times = fmt.Sprintf("%.1f", c.each()/yardstick.each())
 			}
-			if t.pids == nil {
-				b.WriteString(" | |\n")
-			} else {
-				fmt.Fprintf(&b, " %.0f ms | %.0f MiB |\n", float64(c.cpu.Milliseconds())/float64(c.requests)*1000, float64(c.rss)/(1<<20))
-			}
+			fmt.Fprintf(&b, " %.0f ms | %s | %.0f MiB |\n", c.each()*1e6, times, float64(c.rss)/(1<<20))
 		}
+	}
+	if marked {
+		fmt.Fprintf(&b, "\n† disturbed: other programs used more than a tenth of a processor in all of %d tries.\n", o.tries)
 	}
 	b.WriteString("\n")
 	return b.String()
 }
+
+// each is the CPU time of a request, in seconds.
+func (c *cell) each() float64 { return c.cpu / float64(c.requests) }
 
 func micros(d time.Duration) string { return fmt.Sprintf("%d µs", d.Microseconds()) }
 

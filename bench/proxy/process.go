@@ -13,6 +13,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"pagoda/bench"
 )
 
 // target is a way to the mock.
@@ -42,6 +44,14 @@ func (p *processes) start(name string, args ...string) (*exec.Cmd, error) {
 	}
 	p.cmds = append(p.cmds, cmd)
 	return cmd, nil
+}
+
+// pids are those of all processes, and of those that they started.
+func (p *processes) pids() (all []int) {
+	for _, cmd := range p.cmds {
+		all = append(append(all, cmd.Process.Pid), childrenOf(cmd.Process.Pid)...)
+	}
+	return all
 }
 
 func (p *processes) end() {
@@ -181,23 +191,23 @@ func statFields(file string) []string {
 	return strings.Fields(string(data[strings.LastIndexByte(string(data), ')')+1:]))
 }
 
-// cpu is the processor time that processes have used so far.
-func cpu(pids []int) time.Duration {
-	var ticks int64
-	for _, pid := range pids {
-		if f := statFields(fmt.Sprintf("/proc/%d/stat", pid)); len(f) > 12 {
-			user, _ := strconv.ParseInt(f[11], 10, 64) // the kernel writes numbers
-			system, _ := strconv.ParseInt(f[12], 10, 64)
-			ticks += user + system
-		}
+// cpu is the processor time that a target has used so far, in seconds.
+func (t *target) cpu() (sum float64) {
+	if t.pids == nil {
+		return 0
 	}
-	return time.Duration(ticks) * time.Second / 100 // USER_HZ, on every Linux
+	for _, pid := range t.pids() {
+		sum += bench.CPUSeconds(pid)
+	}
+	return sum
 }
 
-// rss is the memory that processes hold now, in bytes.
-func rss(pids []int) int64 {
-	var sum int64
-	for _, pid := range pids {
+// rss is the memory that a target holds now, in bytes.
+func (t *target) rss() (sum int64) {
+	if t.pids == nil {
+		return 0
+	}
+	for _, pid := range t.pids() {
 		if f := statFields(fmt.Sprintf("/proc/%d/stat", pid)); len(f) > 21 {
 			pages, _ := strconv.ParseInt(f[21], 10, 64) // the kernel writes numbers
 			sum += pages * int64(os.Getpagesize())

@@ -53,7 +53,7 @@ var arrows = map[string]row{
 	"client":                      {},
 	"bench":                       {deps: "engine client"},
 	"bench/cpu":                   {deps: "bench client engine backends/native/model kernels quant checkpoint"},
-	"bench/proxy":                 {},
+	"bench/proxy":                 {deps: "bench client engine"},
 	"cmd/pagoda":                  {deps: "*"},
 	"test/summary":                {},
 	"test/blackbox":               {deps: "*"},

@@ -227,3 +227,26 @@ func (c *Checkpoint) ProcessorTemplate() (string, error) {
 	}
 	return file.Template, err
 }
+
+// EndTokens lists the tokens that end an answer: those of generation_config.json, else config.json's. Nothing else of these files
+// is read, so that it does not matter whether the rest is in terms that we know.
+func (c *Checkpoint) EndTokens() ([]int32, error) {
+	for _, name := range []string{"generation_config.json", "config.json"} {
+		var file struct {
+			End  TokenIDs `json:"eos_token_id"`
+			Text struct {
+				End TokenIDs `json:"eos_token_id"`
+			} `json:"text_config"`
+		}
+		if _, err := c.readJSON(name, &file); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, err
+		}
+		if file.End == nil {
+			file.End = file.Text.End
+		}
+		if len(file.End) > 0 {
+			return file.End, nil
+		}
+	}
+	return nil, nil
+}

@@ -5,7 +5,7 @@ import (
 	"slices"
 	"time"
 
-	"pagoda/backends/native/chat"
+	"pagoda/backends/native/codec"
 	"pagoda/backends/native/token"
 	"pagoda/engine"
 )
@@ -24,8 +24,7 @@ type answer struct {
 }
 
 type answerChoice struct {
-	text     *token.Stream
-	out      *chat.Output
+	*codec.Choice
 	finished bool
 }
 
@@ -67,16 +66,14 @@ func (a *answer) event(o *output) engine.Event {
 			ev.Logprobs = []engine.Logprob{a.withBytes(logprob(o.token.Token, o.token.Logprob, o.token.Top))}
 		}
 		if !o.stopToken || a.showStop {
-			stop, ended = c.push(&ev, c.text.Add(o.token.Token))
+			stop, ended = c.Token(&ev, o.token.Token)
 		}
-		if c.out.InReasoning() {
+		if c.InReasoning() {
 			a.usage.Reasoning++
 		}
 	}
 	if o.finish != "" && !ended {
-		if stop, ended = c.push(&ev, c.text.Flush()); !ended {
-			addDeltas(&ev, c.out.Close())
-		}
+		stop, ended = c.Close(&ev)
 	}
 	switch {
 	case ended:
@@ -92,25 +89,10 @@ func (a *answer) event(o *output) engine.Event {
 	return ev
 }
 
-// push adds text to the choice, and what it decides to ev.
-func (c *answerChoice) push(ev *engine.Event, text string) (stop string, ended bool) {
-	ds, stop, ended := c.out.Push(text)
-	addDeltas(ev, ds)
-	return stop, ended
-}
-
-func addDeltas(ev *engine.Event, ds []chat.Delta) {
-	for _, d := range ds {
-		ev.Text += d.Text
-		ev.Reasoning += d.Reasoning
-		ev.ToolCalls = append(ev.ToolCalls, d.ToolCalls...)
-	}
-}
-
 // finish ends a choice, and with the last one the request.
 func (a *answer) finish(ev *engine.Event, c *answerChoice, reason engine.FinishReason) {
 	c.finished = true
-	ev.Finish = c.out.Finish(reason)
+	ev.Finish = c.Finish(reason)
 	if a.left--; a.left > 0 {
 		return
 	}

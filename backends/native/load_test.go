@@ -83,8 +83,8 @@ func TestProcessorTemplate(t *testing.T) {
 			t.Fatal(err)
 		}
 		content := "q"
-		p, err := e.tokenize(&engine.Request{Chat: &engine.Chat{Messages: []engine.Message{{Role: "user", Content: &content}}}}, true)
-		text := e.tok.Decode(p.tokens, false)
+		ids, err := e.Tokenize(t.Context(), &engine.Request{Model: "m", Chat: &engine.Chat{Messages: []engine.Message{{Role: "user", Content: &content}}}})
+		text := e.tok.Decode(ids, false)
 		if err := errors.Join(err, e.Close(t.Context())); err != nil {
 			t.Fatal(err)
 		}

@@ -6,13 +6,14 @@ import (
 	"testing"
 	"testing/fstest"
 
+	"pagoda/backends/native/codec"
 	"pagoda/engine"
 )
 
 // TestMarksReachTheParser: control tokens that a format is told by are text to the parser though they are left out of
 // answers, and only while the request has tools.
 func TestMarksReachTheParser(t *testing.T) {
-	e, err := New(Options{Files: demoFiles(t), Name: "m", ToolParser: "mistral", ReasoningParser: "none",
+	e, err := New(Options{Files: demoFiles(t), Name: "m", Prompt: codec.Options{ToolParser: "mistral", ReasoningParser: "none"},
 		Vocabulary: VocabularyOptions{AddSpecialTokens: []string{"[TOOL_CALLS]"}}})
 	if err != nil {
 		t.Fatal(err)
@@ -35,11 +36,10 @@ func TestMarksReachTheParser(t *testing.T) {
 		}
 		c := &j.choices[0]
 		for _, id := range ids {
-			ds, _, _ := c.out.Push(c.text.Add(id))
-			for _, d := range ds {
-				content += d.Text
-				calls = append(calls, d.ToolCalls...)
-			}
+			var ev engine.Event
+			c.Token(&ev, id)
+			content += ev.Text
+			calls = append(calls, ev.ToolCalls...)
 		}
 		return content, calls
 	}
@@ -83,8 +83,9 @@ func TestToolTemplate(t *testing.T) {
 		if got := prompt(&engine.Chat{Messages: messages}); got != "D" {
 			t.Errorf("%s: without tools %q", name, got)
 		}
-		if got := prompt(&engine.Chat{Messages: messages, Tools: tools}); !strings.HasPrefix(got, "T ") || e.tools != "hermes" {
-			t.Errorf("%s: with tools %q, format %q", name, got, e.tools)
+		_, format := e.codec.Formats()
+		if got := prompt(&engine.Chat{Messages: messages, Tools: tools}); !strings.HasPrefix(got, "T ") || format != "hermes" {
+			t.Errorf("%s: with tools %q, format %q", name, got, format)
 		}
 		if got := prompt(&engine.Chat{Messages: messages, Tools: tools, ToolChoice: "none"}); got != "D" {
 			t.Errorf("%s: with tools that must not be called %q", name, got)

@@ -6,13 +6,12 @@ import (
 	"fmt"
 	"io/fs"
 	"iter"
-	"runtime"
 	"slices"
 	"sync"
 	"time"
 
 	"pagoda/backends/native/adapter"
-	"pagoda/backends/native/chat"
+	"pagoda/backends/native/codec"
 	"pagoda/backends/native/model"
 	"pagoda/backends/native/sched"
 	"pagoda/backends/native/token"
@@ -32,24 +31,14 @@ type Engine struct {
 	opts     Options
 	models   []engine.Model
 	started  time.Time
-	tok      *token.Tokenizer
-	prompter *chat.Prompter // nil: no chat template
-	// Of requests with tools, where the checkpoint has a template of its own for them, else nil.
-	toolPrompter *chat.Prompter
-	defaults     samplingDefaults
-	eos          []int32
-	// What ends answers beside eos, by the named template.
-	stopTokens  []int32
-	stopStrings []string
-	maxLen      int
-	stateful    bool // the model keeps states: see sched.Config.States
-	vocab       int  // tokens that may be sampled: the tokenizer's, without the padding of the model's rows
-	// The formats of the model's answers, "" for none.
-	reasoning, tools string
-	marks            map[string]map[int32]bool // control tokens that those formats are told by, by the format of tools
-	prepare          chan struct{}             // capacity: prompts rendered and tokenized at once
-	adapters         *adapter.Registry
-	runner           *runner
+	codec    *codec.Codec
+	tok      *token.Tokenizer // the codec's
+	defaults samplingDefaults
+	maxLen   int
+	stateful bool // the model keeps states: see sched.Config.States
+	vocab    int  // tokens that may be sampled: the tokenizer's, without the padding of the model's rows
+	adapters *adapter.Registry
+	runner   *runner
 
 	// What is freed, in reverse order, once the loop has ended.
 	owned  []func() error
@@ -81,7 +70,6 @@ func New(o Options) (*Engine, error) {
 		started:  time.Now(),
 		inflight: map[*job]struct{}{},
 		idle:     make(chan struct{}),
-		prepare:  make(chan struct{}, runtime.GOMAXPROCS(0)),
 	}
 	if err := e.load(); err != nil {
 		return nil, errors.Join(fmt.Errorf("load %s: %w", o.Name, err), e.free())
@@ -137,11 +125,11 @@ func (e *Engine) load() error {
 			return fmt.Errorf("rope_scaling: %w", err)
 		}
 	}
-	files, err := readTokenizerFiles(ck)
+	files, err := codec.Read(ck)
 	if err != nil {
 		return err
 	}
-	tok := e.startTokenizer(files)
+	tok := e.startCodec(files)
 	if e.opts.Vocabulary.grows() {
 		if err := tok.wait(); err != nil { // the weights depend on it
 			return err
@@ -151,21 +139,20 @@ func (e *Engine) load() error {
 	if tokErr := tok.wait(); tokErr != nil {
 		err = tokErr // if the weights failed too, it is because of this
 	}
-	if e.tok != nil {
-		e.own(e.tok.Close)
+	if e.codec != nil {
+		e.own(e.codec.Close)
 	}
 	if err != nil {
 		return err
 	}
 	e.vocab = min(e.tok.VocabSize(), e.model.VocabSize())
+	e.codec.Bound(e.maxLen, e.vocab)
 	if err := e.loadAdapters(); err != nil {
 		return err
 	}
 	if err := e.loadDraft(); err != nil {
 		return fmt.Errorf("draft model: %w", err)
 	}
-	e.eos = append(endOfSequence(cfg, gen, e.tok), e.stopTokens...)
-	e.warnOfEnds()
 	if e.opts.NoGenerationConfig {
 		gen = nil
 	}

@@ -7,7 +7,7 @@ import (
 
 	"github.com/rs/zerolog"
 
-	"pagoda/backends/native/chat"
+	"pagoda/backends/native/codec"
 )
 
 // Options say what to serve and how. Zero values take the default named beside them.
@@ -46,11 +46,8 @@ type Options struct {
 	PromptLookupMin      int // tokens that must repeat before a guess is made; 0 is 2
 	PromptLookupMax      int // tokens beyond which more make no difference; 0 is 5
 
-	ChatTemplate       string // Jinja source; "": the checkpoint's
-	Prompt             PromptOptions
+	Prompt             codec.Options // but for Tokenizer and Log
 	Sampling           SamplingOptions
-	ToolParser         string // "auto", "none" or one of chat.ToolFormats; "" is auto: told from the template
-	ReasoningParser    string // "auto", "none" or one of chat.ReasoningFormats; "" is auto
 	Vocabulary         VocabularyOptions
 	NoGenerationConfig bool // do not take sampling defaults from generation_config.json
 
@@ -72,8 +69,6 @@ func (o Options) withDefaults() Options {
 	setDefault(&o.PromptLookupMin, 2)
 	setDefault(&o.PromptLookupMax, 5)
 	setDefault(&o.RopeScaling, "none")
-	setDefault(&o.ToolParser, "auto")
-	setDefault(&o.ReasoningParser, "auto")
 	setDefault(&o.Root, o.Name)
 	setDefault(&o.MaxNumSeqs, 64)
 	setDefault(&o.MaxBatchedTokens, 512)
@@ -120,8 +115,9 @@ func (o Options) validate() error {
 	if given := o.DraftDir != "" || o.DraftFiles != nil; given != (o.SpeculativeMethod == "draft_model") {
 		bad("speculative_method draft_model and a draft_model go together")
 	}
-	oneOf("tool_call_parser", o.ToolParser, append(chat.ToolFormats(), "auto", "none")...)
-	oneOf("reasoning_parser", o.ReasoningParser, append(chat.ReasoningFormats(), "auto", "none")...)
+	if err := o.Prompt.Validate(); err != nil {
+		errs = append(errs, err)
+	}
 	notNegative := func(name string, v int64) {
 		if v < 0 {
 			bad("%s: %d is negative", name, v)

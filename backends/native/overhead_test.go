@@ -21,7 +21,7 @@ type stopped struct {
 func openStopped(t testing.TB, o Options) *stopped {
 	t.Helper()
 	o.Name, o.Log = "m", zerolog.Nop()
-	e := &Engine{opts: o.withDefaults(), prepare: make(chan struct{}, 1)}
+	e := &Engine{opts: o.withDefaults()}
 	t.Cleanup(func() {
 		if err := e.free(); err != nil {
 			t.Error(err)

@@ -2,7 +2,6 @@ package native
 
 import (
 	"math/rand/v2"
-	"slices"
 
 	"pagoda/backends/native/sample"
 	"pagoda/checkpoint"
@@ -98,12 +97,4 @@ func (d samplingDefaults) resolve(req *engine.Request, eos []int32, vocab int) (
 		return p, engine.Errorf(engine.Invalid, "sampling parameters: %v", err)
 	}
 	return p, nil
-}
-
-// endTokens are the tokens that end a choice: the model's own unless ignored, and the request's.
-func endTokens(model []int32, s *engine.Sampling) []int32 {
-	if s.IgnoreEOS {
-		return slices.Clone(s.StopTokenIDs)
-	}
-	return slices.Concat(model, s.StopTokenIDs)
 }

@@ -3,13 +3,10 @@ package native
 import (
 	"context"
 	"errors"
-	"fmt"
 	"maps"
 	"slices"
-	"strconv"
 
 	"pagoda/backends/native/adapter"
-	"pagoda/backends/native/chat"
 	"pagoda/backends/native/draft"
 	"pagoda/backends/native/sample"
 	"pagoda/backends/native/sched"
@@ -49,16 +46,16 @@ func (e *Engine) pickAdapter(name string) (*adapter.Adapter, error) {
 }
 
 func (e *Engine) build(ctx context.Context, req *engine.Request, ad *adapter.Adapter) (*answer, error) {
-	p, err := e.promptOf(ctx, req)
+	p, err := e.codec.Prompt(ctx, req)
 	if err != nil {
 		return nil, err
 	}
-	eos := endTokens(e.eos, &req.Sampling)
+	eos := e.codec.EndTokens(&req.Sampling)
 	params, bad := e.defaults.resolve(req, eos, e.vocab)
 	if bad != nil {
 		return nil, bad
 	}
-	maxTokens, bad := e.maxTokens(req, len(p.tokens))
+	maxTokens, bad := e.codec.MaxTokens(req, len(p.Tokens), e.defaults.maxTokens)
 	if bad != nil {
 		return nil, bad
 	}
@@ -78,7 +75,7 @@ func (e *Engine) build(ctx context.Context, req *engine.Request, ad *adapter.Ada
 		id:  req.ID,
 		eos: eos,
 		box: newMailbox(),
-		spec: sched.GroupSpec{Prompt: p.tokens, N: n, MaxTokens: maxTokens, Salt: req.CacheSalt,
+		spec: sched.GroupSpec{Prompt: p.Tokens, N: n, MaxTokens: maxTokens, Salt: req.CacheSalt,
 			Tenant: req.Tenant, Priority: req.Priority, PromptLogits: req.Output.PromptLogprobs != nil},
 		adapter: ad,
 		prompt:  -1,
@@ -94,23 +91,18 @@ func (e *Engine) build(ctx context.Context, req *engine.Request, ad *adapter.Ada
 	skip := e.defaults.skipSpecial
 	set(&skip, req.Output.SkipSpecial)
 	for i := range n {
-		s, err := sample.New(params, p.tokens, e.vocab, i)
+		s, err := sample.New(params, p.Tokens, e.vocab, i)
 		if err != nil {
 			return nil, engine.Errorf(engine.Invalid, "sampling parameters: %v", err)
 		}
 		c := &choice{job: j, sampler: s}
 		if ahead > 0 {
-			if c.guess, err = e.newGuess(ahead, p.tokens); err != nil {
+			if c.guess, err = e.newGuess(ahead, p.Tokens); err != nil {
 				return nil, err
 			}
 		}
 		j.choices = append(j.choices, c)
-		out := e.outputConfig(req, p)
-		text := e.tok.NewStream(skip)
-		if req.Chat != nil && !out.Raw {
-			text.Keep(e.marks[out.Parser.Tools])
-		}
-		a.choices = append(a.choices, answerChoice{text: text, out: chat.NewOutput(out)})
+		a.choices = append(a.choices, answerChoice{Choice: e.codec.NewChoice(req, p, skip)})
 	}
 	return a, nil
 }
@@ -141,62 +133,6 @@ func (e *Engine) newGuess(ahead int, prompt []int32) (*guess, error) {
 	}
 	g.lookup.Add(prompt...)
 	return g, nil
-}
-
-// outputConfig tells how the text of a choice is read: stop strings, thoughts, tool calls.
-func (e *Engine) outputConfig(req *engine.Request, p prompt) chat.OutputConfig {
-	c := chat.OutputConfig{Stops: e.stopsOf(req), IncludeStop: req.Sampling.IncludeStop,
-		Raw: req.Output.Raw || req.Chat == nil}
-	if ch := req.Chat; ch != nil {
-		c.Parser = chat.ParserConfig{
-			Reasoning: e.reasoning,
-			OpenThink: p.openThink,
-			Schemas:   ch.Tools,
-			OneCall:   ch.ParallelToolCalls != nil && !*ch.ParallelToolCalls,
-		}
-		if len(ch.Tools) > 0 && ch.ToolChoice != "none" {
-			c.Parser.Tools = e.tools
-		}
-	}
-	return c
-}
-
-// maxTokens is how many tokens a choice may have: what the request says, else the model's default, else what fits.
-func (e *Engine) maxTokens(req *engine.Request, numPrompt int) (int, *engine.Error) {
-	room := e.maxLen - numPrompt
-	want := room
-	if m := e.defaults.maxTokens; m != nil {
-		want = min(room, *m)
-	}
-	if m := req.Sampling.MaxTokens; m != nil {
-		want = *m
-	}
-	if want > room || room < 0 || room == 0 && req.Sampling.MaxTokens == nil {
-		return 0, e.tooLong(req, strconv.Itoa(numPrompt))
-	}
-	if req.Sampling.MinTokens > want {
-		return 0, engine.BadField("min_tokens", "min_tokens (%d) is above the %d tokens that may be generated",
-			req.Sampling.MinTokens, want)
-	}
-	return want, nil
-}
-
-// tooLong says that prompt and completion do not fit. numPrompt is a number or "at least" one.
-func (e *Engine) tooLong(req *engine.Request, numPrompt string) *engine.Error {
-	err := engine.Errorf(engine.TooLong, "this model's context is %d tokens, but the prompt has %s tokens", e.maxLen, numPrompt)
-	err.Param = promptField(req)
-	if m := req.Sampling.MaxTokens; m != nil {
-		err.Message += fmt.Sprintf(" and %d more were asked for", *m)
-	}
-	return err
-}
-
-// promptField is the client's name for what a prompt was made of.
-func promptField(req *engine.Request) string {
-	if req.Chat != nil {
-		return "messages"
-	}
-	return "prompt"
 }
 
 // admissionError turns the scheduler's refusal into the client's error.

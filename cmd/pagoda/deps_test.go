@@ -41,6 +41,7 @@ var arrows = map[string]row{
 	"backends/native/chat":        {deps: "engine ffi backends/native/token backends/native/jinja", never: "net/http"},
 	"backends/native/jinja":       {never: "net/http"},
 	"backends/native/template":    {deps: "backends/native/jinja", never: "net/http"},
+	"backends/native/codec":       {deps: "engine ffi checkpoint backends/native/chat backends/native/jinja backends/native/template backends/native/token", never: "net/http"},
 	"backends/native/model":       {deps: "kernels quant checkpoint", never: "net/http"},
 	"backends/native/adapter":     {deps: "backends/native/model kernels quant checkpoint", never: "net/http"},
 	"backends/native/encoder":     {deps: "engine backends/native/token kernels quant checkpoint ffi", never: "net/http"},

@@ -12,6 +12,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"pagoda/backends/native"
+	"pagoda/backends/native/codec"
 	"pagoda/config"
 	"pagoda/models/demo"
 )
@@ -38,12 +39,9 @@ func nativeOptions(ctx context.Context, cfg *config.Config, log zerolog.Logger) 
 		RopeScaling: cfg.RopeScaling, NoPrefixCache: !cfg.EnablePrefixCaching,
 		SpeculativeMethod: cfg.SpeculativeMethod, NumSpeculativeTokens: cfg.NumSpeculativeTokens,
 		DraftDir: cfg.DraftModel, PromptLookupMin: cfg.PromptLookupMin, PromptLookupMax: cfg.PromptLookupMax,
-		ToolParser: cfg.ToolCallParser, ReasoningParser: cfg.ReasoningParser,
 		NoGenerationConfig: cfg.GenerationConfig == "none",
 		Log:                log,
-		Prompt: native.PromptOptions{Template: cfg.Template, ToolFormat: cfg.ToolFormat, DefaultSystem: cfg.DefaultSystem,
-			EnableThinking: cfg.EnableThinking, PreserveThinking: cfg.PreserveThinking},
-		Sampling: samplingOptions(cfg),
+		Sampling:           samplingOptions(cfg),
 	}
 	if err := chooseModel(&o, cfg); err != nil {
 		return o, err
@@ -67,6 +65,15 @@ func nativeOptions(ctx context.Context, cfg *config.Config, log zerolog.Logger) 
 	if o.Vocabulary, err = vocabularyOptions(cfg, log); err != nil {
 		return o, err
 	}
+	o.Prompt, err = promptOptions(cfg)
+	return o, err
+}
+
+// promptOptions translates how chats become prompts, and texts answers.
+func promptOptions(cfg *config.Config) (codec.Options, error) {
+	o := codec.Options{Template: cfg.Template, ToolFormat: cfg.ToolFormat, DefaultSystem: cfg.DefaultSystem,
+		EnableThinking: cfg.EnableThinking, PreserveThinking: cfg.PreserveThinking,
+		ToolParser: cfg.ToolCallParser, ReasoningParser: cfg.ReasoningParser}
 	if cfg.ChatTemplate != "" {
 		text, err := os.ReadFile(cfg.ChatTemplate)
 		if err != nil {

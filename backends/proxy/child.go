@@ -146,10 +146,11 @@ func (c *child) run() {
 
 // once runs the server from its start to its end. wasUp says that it answered. The error says why it ended.
 func (c *child) once() (wasUp bool, err error) {
-	l, url, err := c.listen()
+	l, url, release, err := c.listen()
 	if err != nil {
 		return false, err
 	}
+	defer release()
 	r, err := newReplica(url, l.Key, c.e.d)
 	if err != nil {
 		return false, err
@@ -172,6 +173,7 @@ func (c *child) once() (wasUp bool, err error) {
 		wasUp = c.watch(exited)
 	}()
 	waitErr := cmd.Wait() // on the thread that started it
+	r.ended.Store(true)
 	close(exited)
 	c.e.pool.remove(r, false)
 	c.endGroup(cmd.Process.Pid)
@@ -249,24 +251,45 @@ func (c *child) process() int {
 	return c.pid
 }
 
-// listen chooses where the server is to listen.
-func (c *child) listen() (Listen, string, error) {
-	l := Listen{Key: rand.Text(), AdminKey: rand.Text(), Dir: c.dir}
+// listen chooses where the server is to listen, and keeps the place for it until release.
+func (c *child) listen() (l Listen, url string, release func(), err error) {
+	l = Listen{Key: rand.Text(), AdminKey: rand.Text(), Dir: c.dir}
 	if c.s.Socket {
 		l.Socket = filepath.Join(c.dir, "socket")
 		err := os.Remove(l.Socket) // of the one before
 		if errors.Is(err, os.ErrNotExist) {
 			err = nil
 		}
-		return l, "unix://" + l.Socket, err
+		return l, "unix://" + l.Socket, func() {}, err
 	}
-	free, err := net.Listen("tcp", "127.0.0.1:0")
+	l.Host = "127.0.0.1"
+	l.Port, release, err = holdPort()
+	return l, "http://" + net.JoinHostPort(l.Host, strconv.Itoa(l.Port)), release, err
+}
+
+// holdPort chooses a port of 127.0.0.1 and keeps it bound until release, without listening. A server may listen there all the same,
+// since it sets SO_REUSEADDR as we do; but the kernel gives the port to nobody who asks for any free one, neither in the minutes in
+// which the server loads its model nor when it has died.
+func holdPort() (port int, release func(), err error) {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
-		return l, "", err
+		return 0, nil, os.NewSyscallError("socket", err)
 	}
-	defer free.Close()
-	l.Host, l.Port = "127.0.0.1", free.Addr().(*net.TCPAddr).Port
-	return l, "http://" + net.JoinHostPort(l.Host, strconv.Itoa(l.Port)), nil
+	release = func() { unix.Close(fd) }
+	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1); err != nil {
+		release()
+		return 0, nil, os.NewSyscallError("setsockopt", err)
+	}
+	if err := unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
+		release()
+		return 0, nil, os.NewSyscallError("bind", err)
+	}
+	name, err := unix.Getsockname(fd)
+	if err != nil {
+		release()
+		return 0, nil, os.NewSyscallError("getsockname", err)
+	}
+	return name.(*unix.SockaddrInet4).Port, release, nil
 }
 
 // start starts the process in a session of its own, so that its group has all that it starts. logs is closed at the end

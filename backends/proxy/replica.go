@@ -46,6 +46,7 @@ type replica struct {
 	// fresh sends each request over a connection of its own, which cannot have been closed while nobody used it.
 	fresh *http.Client
 
+	ended    atomic.Bool  // a server of ours that is no more: who listens at its address now is another, with another key
 	running  atomic.Int64 // requests
 	progress atomic.Int64 // Unix nanoseconds of the last sign of life on any request
 	counters atomic.Pointer[map[string]float64]
@@ -87,8 +88,11 @@ func newReplica(rawURL, key string, d *Dialect) (*replica, error) {
 	if err != nil {
 		return nil, errors.New("not a URL")
 	}
+	r := &replica{key: key, admin: key, d: d, cancels: map[*context.CancelCauseFunc]struct{}{}, kick: make(chan struct{}, 1),
+		done: make(chan struct{})}
+	dialer := &net.Dialer{Timeout: dialTimeout, KeepAlive: 15 * time.Second}
 	transport := &http.Transport{
-		DialContext:         (&net.Dialer{Timeout: dialTimeout, KeepAlive: 15 * time.Second}).DialContext,
+		DialContext:         r.dial(dialer.DialContext),
 		MaxIdleConns:        maxIdleConns,
 		MaxIdleConnsPerHost: maxIdleConns,
 		IdleConnTimeout:     idleTimeout,
@@ -97,15 +101,14 @@ func newReplica(rawURL, key string, d *Dialect) (*replica, error) {
 		TLSHandshakeTimeout: dialTimeout,
 		DisableCompression:  true, // compressed events would wait for one another
 	}
-	base := strings.TrimSuffix(strings.TrimRight(rawURL, "/"), "/v1")
-	id := strings.TrimPrefix(base, u.Scheme+"://")
+	r.base = strings.TrimSuffix(strings.TrimRight(rawURL, "/"), "/v1")
+	r.id = strings.TrimPrefix(r.base, u.Scheme+"://")
 	switch {
 	case u.Scheme == "unix" && u.Path != "":
-		path := u.Path
-		transport.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return (&net.Dialer{Timeout: dialTimeout}).DialContext(ctx, "unix", path)
-		}
-		base, id = "http://localhost", "unix:"+path
+		transport.DialContext = r.dial(func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return dialer.DialContext(ctx, "unix", u.Path)
+		})
+		r.base, r.id = "http://localhost", "unix:"+u.Path
 	case (u.Scheme != "http" && u.Scheme != "https") || u.Host == "":
 		return nil, errors.New("must be like http://host:8000 or unix:///path")
 	case u.User != nil:
@@ -115,9 +118,25 @@ func newReplica(rawURL, key string, d *Dialect) (*replica, error) {
 	}
 	fresh := transport.Clone()
 	fresh.DisableKeepAlives = true
-	return &replica{id: id, base: base, key: key, admin: key, d: d, client: newClient(transport), fresh: newClient(fresh),
-		cancels: map[*context.CancelCauseFunc]struct{}{}, kick: make(chan struct{}, 1), done: make(chan struct{})}, nil
+	r.client, r.fresh = newClient(transport), newClient(fresh)
+	return r, nil
 }
+
+var errEnded = errors.New("the server has ended")
+
+// dial connects by next, unless the server has ended. It looks afterwards: the server's next start may have come between.
+func (r *replica) dial(next dialFunc) dialFunc {
+	return func(ctx context.Context, network, address string) (net.Conn, error) {
+		conn, err := next(ctx, network, address)
+		if err == nil && r.ended.Load() {
+			conn.Close()
+			return nil, &net.OpError{Op: "dial", Net: network, Err: errEnded}
+		}
+		return conn, err
+	}
+}
+
+type dialFunc = func(ctx context.Context, network, address string) (net.Conn, error)
 
 // newClient follows no redirects: the key and the prompt go where the operator said and nowhere else.
 func newClient(t *http.Transport) *http.Client {

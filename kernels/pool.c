@@ -120,13 +120,17 @@ void kn_run(kn_dev *d, kn_fn fn, void *ctx, int64_t chunks) {
   pthread_mutex_unlock(&d->mu);
 }
 
+// grow makes room. What was there is not kept.
 static int grow(scratch *s, size_t bytes) {
   if (bytes <= s->bytes) return KN_OK;
-  bytes = (bytes + bytes / 4 + 4095) & ~(size_t)4095;
-  void *p = NULL;
-  if (posix_memalign(&p, 64, bytes)) return KN_NOMEM;
   free(s->p);
-  *s = (scratch){p, bytes};
+  *s = (scratch){0};
+  bytes = (bytes + bytes / 4 + 4095) & ~(size_t)4095;
+  if (posix_memalign(&s->p, 64, bytes)) {
+    s->p = NULL;
+    return KN_NOMEM;
+  }
+  s->bytes = bytes;
   return KN_OK;
 }
 

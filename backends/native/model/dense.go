@@ -48,8 +48,14 @@ func (d *Dense) projections(s *Spec) []projection {
 
 func (d *Dense) tensors(*Spec) []tensor { return nil }
 
+// denseRows is how many rows a Dense computes at once: two blocks of those in which products take many rows. What gate and up
+// give is the widest that a step writes, so a large part of all work memory would be for it; weights are read once more for
+// each piece, behind the arithmetic of so many rows.
+const denseRows = 192
+
 func (d *Dense) scratch(_ *Spec, act kernels.DType, tokens int) []plan {
-	return []plan{{kernels.F32, tokens, 2 * d.Inter}, {act, tokens, d.Inter}}
+	rows := min(tokens, denseRows)
+	return []plan{{kernels.F32, rows, 2 * d.Inter}, {act, rows, d.Inter}}
 }
 
 // dense is a Dense's weights.
@@ -63,6 +69,16 @@ func (d *Dense) load(l *partLoader) feedForward {
 }
 
 func (d *dense) feed(p pass, y, h kernels.Tensor) error {
+	for at := 0; at < p.n; at += denseRows {
+		end := min(at+denseRows, p.n)
+		if err := d.feedPiece(p.piece(at, end), y.RowRange(at, end), h.RowRange(at, end)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (d *dense) feedPiece(p pass, y, h kernels.Tensor) error {
 	gateUp, ff := p.tmp[0].RowRange(0, p.n), p.tmp[1].RowRange(0, p.n)
 	if err := p.project(gateUp, h, &d.gateUp); err != nil {
 		return err

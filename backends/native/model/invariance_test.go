@@ -70,6 +70,31 @@ func TestFamiliesAreInvariant(t *testing.T) {
 	})
 }
 
+// TestManyRows: a step of more rows than the feed-forward takes at once, with adapters across the cut.
+func TestManyRows(t *testing.T) {
+	everyVariant(t, func(t *testing.T, variant string) {
+		if variant == "ref" {
+			t.Skip("it takes 7 s, and what cuts the rows is the same code")
+		}
+		r := demoRig(t, variant, model.Options{DType: model.BFloat16})
+		prompt := longPrompt(t, 110)
+		var items []item
+		var want [][]float32
+		for i, name := range []string{"", "shout", "pirate"} {
+			ids := prompt[:[]int{100, 110, 46}[i]] // "shout" has the rows 100 to 210
+			alone := r.newSeq(ids, name)
+			r.prefill(alone, 64)
+			want = append(want, alone.logits)
+			r.release(alone)
+			items = append(items, item{r.newSeq(ids, name), len(ids)})
+		}
+		r.step(items...)
+		for i, it := range items {
+			compare(t, [][]float32{it.logits}, want[i:i+1], "sequence %d", i)
+		}
+	})
+}
+
 // longPrompt is the beginnings of several cases, one after another.
 func longPrompt(t *testing.T, n int) (ids []int32) {
 	for _, c := range readCases(t) {

@@ -82,6 +82,21 @@ type pass struct {
 	cacheOnly bool
 }
 
+// piece is the share of rows [from, to).
+func (p pass) piece(from, to int) pass {
+	if p.n == to-from {
+		return p
+	}
+	list := p.w.pieceRuns[:0]
+	for _, r := range p.runs {
+		if start, end := max(r.Start, from), min(r.Start+r.Len, to); start < end {
+			list = append(list, Run{start - from, end - start, r.LoRA})
+		}
+	}
+	p.n, p.runs = to-from, list
+	return p
+}
+
 // project computes out = x·lᵀ + bias and adds the adapters' updates.
 func (p pass) project(out, x kernels.Tensor, l *linear) error {
 	if err := kernels.MatMul(p.s, out, x, l.weight); err != nil {

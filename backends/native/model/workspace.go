@@ -1,6 +1,7 @@
 package model
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"unsafe"
@@ -29,6 +30,7 @@ type Workspace struct {
 	taken []bool // states of the batch at hand, where the model keeps any
 
 	runs, lastRuns []Run // of this step, over all rows and over those that are wanted
+	pieceRuns      []Run // see pass.piece
 	loraRuns       []kernels.LoRARun
 	step           step
 }
@@ -54,10 +56,10 @@ func (m *Model) NewWorkspace(kv *KV, l Limits) (*Workspace, error) {
 		return nil, err
 	}
 	w := &Workspace{m: m, kv: kv, limits: l,
-		runs: make([]Run, 0, l.MaxSeqs), lastRuns: make([]Run, 0, l.MaxSeqs), loraRuns: make([]kernels.LoRARun, 0, l.MaxSeqs)}
+		runs: make([]Run, 0, l.MaxSeqs), lastRuns: make([]Run, 0, l.MaxSeqs), pieceRuns: make([]Run, 0, l.MaxSeqs),
+		loraRuns: make([]kernels.LoRARun, 0, l.MaxSeqs)}
 	w.taken = make([]bool, kv.numStates)
-	total := w.lay()
-	n := w.intsFor(l.MaxTokens, l.MaxSeqs, l.MaxLogitRows, w.blocks(int32(m.maxLen)))
+	total, n := w.lay(), w.numInts()
 	w.staged = make([]int32, n)
 	var err, err2 error
 	w.floats, err = m.dev.Alloc(total)
@@ -70,6 +72,13 @@ func (m *Model) NewWorkspace(kv *KV, l Limits) (*Workspace, error) {
 		w.host = make([]float32, l.MaxLogitRows*max(m.spec.Hidden, w.logits.Cols))
 	}
 	return w, nil
+}
+
+// WorkBytes is the memory of a Workspace of a Model with these options, to be known before it is loaded.
+func (s *Spec) WorkBytes(o Options, l Limits, blockSize int) int64 {
+	m := &Model{spec: s.grown(o.Grow), dtype: s.resolve(o.DType), maxLen: cmp.Or(o.MaxLen, s.MaxLen)}
+	w := &Workspace{m: m, kv: &KV{blockSize: blockSize}, limits: l}
+	return int64(w.lay() + w.numInts()*kernels.I32.Size())
 }
 
 // lay lays all tensors out in floats and returns how many bytes that takes; floats may be nil for that.
@@ -127,9 +136,11 @@ func (w *Workspace) Close() error {
 	return errors.Join(errs...)
 }
 
-// intsFor is the number of staged integers: each list starts at a multiple of 64 bytes.
-func (w *Workspace) intsFor(tokens, seqs, rows, blocks int) int {
-	return 3*roundUp(tokens) + roundUp(seqs+1) + 2*roundUp(seqs) + roundUp(rows) + roundUp(seqs*blocks)
+// numInts is the number of staged integers at most: each list starts at a multiple of 64 bytes.
+func (w *Workspace) numInts() int {
+	l := w.limits
+	return 3*roundUp(l.MaxTokens) + roundUp(l.MaxSeqs+1) + 2*roundUp(l.MaxSeqs) + roundUp(l.MaxLogitRows) +
+		roundUp(l.MaxSeqs*w.blocks(int32(w.m.maxLen)))
 }
 
 // stage writes the batch's integers to the device and sets up the step's views of them.

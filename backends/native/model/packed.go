@@ -37,7 +37,9 @@ func (b *builder) quantization() {
 	case q.Tile == nil:
 	case len(q.Tile) != 2:
 		b.bad("quantization_config: weight_block_size has %d numbers, not 2", len(q.Tile))
-	case b.between("quantization_config: weight_block_size", min(q.Tile[0], q.Tile[1]), 1<<20):
+	case min(q.Tile[0], q.Tile[1]) < 1 || max(q.Tile[0], q.Tile[1]) > 1<<20:
+		b.bad("quantization_config: weight_block_size is %v, must be 1 to %d each", q.Tile, 1<<20)
+	default:
 		b.Tile = [2]int(q.Tile)
 	}
 }

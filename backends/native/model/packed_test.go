@@ -115,7 +115,7 @@ func TestQuantizationConfig(t *testing.T) {
 		`{"load_in_8bit":true}`:                                           `quant_method "" is not supported`,
 		`{"quant_method":"compressed-tensors","format":"pack-quantized"}`: `format "pack-quantized" of compressed-tensors`,
 		`{"quant_method":"fp8","weight_block_size":[8]}`:                  "weight_block_size has 1 numbers",
-		`{"quant_method":"fp8","weight_block_size":[8,0]}`:                "weight_block_size is 0",
+		`{"quant_method":"fp8","weight_block_size":[8,0]}`:                "weight_block_size is [8 0]",
 		`"fp8"`: "quantization_config",
 	} {
 		if _, err := newSpec(t, `"quantization_config":`+config); err == nil || !strings.Contains(err.Error(), want) {

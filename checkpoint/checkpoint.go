@@ -12,6 +12,9 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
 )
 
 // maxFile bounds the files that ReadFile takes whole; the largest tokenizers have some 40 MB.
@@ -21,6 +24,8 @@ const maxFile = 256 << 20
 type Checkpoint struct {
 	files fs.FS
 	root  *os.Root // nil if the files are not on disk
+
+	overrides map[string]jsontext.Value // keys of config.json
 }
 
 // Open opens a folder on disk. Links that leave it are refused, but for a snapshot in a hub cache, whose files are
@@ -61,8 +66,30 @@ func (c *Checkpoint) Close() error {
 	return c.root.Close()
 }
 
+// Override gives config.json other values, by key; null takes a key away.
+func (c *Checkpoint) Override(keys map[string]jsontext.Value) { c.overrides = keys }
+
 // ReadFile reads one of the small files whole. An absent one is fs.ErrNotExist.
 func (c *Checkpoint) ReadFile(name string) ([]byte, error) {
+	data, err := c.readFile(name)
+	if err != nil || name != "config.json" || len(c.overrides) == 0 {
+		return data, err
+	}
+	var keys map[string]jsontext.Value
+	if err := json.Unmarshal(data, &keys); err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	for key, value := range c.overrides {
+		if value.Kind() == 'n' {
+			delete(keys, key)
+		} else {
+			keys[key] = value
+		}
+	}
+	return json.Marshal(keys)
+}
+
+func (c *Checkpoint) readFile(name string) ([]byte, error) {
 	f, size, err := c.open(name)
 	if err != nil {
 		return nil, err

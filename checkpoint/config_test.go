@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/go-json-experiment/json/jsontext"
 )
 
 func TestConfig(t *testing.T) {
@@ -38,6 +40,22 @@ func TestConfig(t *testing.T) {
 }
 
 // TestTextConfig: of a model that takes more than text, the text model's configuration is read with its own keys.
+func TestOverride(t *testing.T) {
+	ck := folder(t, map[string][]byte{
+		"config.json":            []byte(`{"model_type":"a","hidden_size":8,"rope_scaling":{"rope_type":"yarn"}}`),
+		"generation_config.json": []byte(`{"top_k":3}`),
+	})
+	ck.Override(map[string]jsontext.Value{"hidden_size": jsontext.Value("16"), "rope_scaling": jsontext.Value("null"),
+		"architectures": jsontext.Value(`["B"]`), "top_k": jsontext.Value("4")})
+	c, err := ck.Config()
+	if err != nil || c.ModelType != "a" || c.HiddenSize != 16 || c.RopeScaling != nil || !slices.Equal(c.Architectures, []string{"B"}) {
+		t.Errorf("%+v, %v", c, err)
+	}
+	if g, err := ck.GenerationConfig(); err != nil || *g.TopK != 3 {
+		t.Errorf("%+v, %v", g, err)
+	}
+}
+
 func TestTextConfig(t *testing.T) {
 	c, err := folder(t, map[string][]byte{"config.json": []byte(`{"architectures":["X"],"bos_token_id":7,
 		"text_config":{"hidden_size":8,"sliding_window":null,"bos_token_id":1,"eos_token_id":[2,3]}}`)}).Config()

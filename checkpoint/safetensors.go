@@ -35,6 +35,34 @@ type Tensor struct {
 	Data  []byte // row-major, little endian, not necessarily aligned; read-only
 }
 
+// Floats converts the elements of an F32, BF16 or F16 tensor, which is exact.
+func (t Tensor) Floats() []float32 {
+	out := make([]float32, 0, len(t.Data)/t.DType.Size())
+	for d := t.Data; len(d) > 0; d = d[t.DType.Size():] {
+		switch t.DType {
+		case "BF16":
+			out = append(out, math.Float32frombits(uint32(binary.LittleEndian.Uint16(d))<<16))
+		case "F16":
+			out = append(out, float16(binary.LittleEndian.Uint16(d)))
+		default:
+			out = append(out, math.Float32frombits(binary.LittleEndian.Uint32(d)))
+		}
+	}
+	return out
+}
+
+// float16 converts IEEE 754 binary16.
+func float16(h uint16) float32 {
+	sign, exp, frac := uint32(h>>15)<<31, int(h>>10&31), uint32(h&1023)
+	switch exp {
+	case 0: // subnormal: frac · 2⁻²⁴ is exact
+		return math.Float32frombits(sign | math.Float32bits(float32(frac)/(1<<24)))
+	case 31:
+		return math.Float32frombits(sign | 255<<23 | frac<<13)
+	}
+	return math.Float32frombits(sign | uint32(exp-15+127)<<23 | frac<<13)
+}
+
 const (
 	maxHeader  = 100_000_000 // bytes, the format's own limit
 	maxTensors = 1 << 20

@@ -37,6 +37,7 @@ type Config struct {
 	MaxNumSeqs          int
 	MaxNumBatchedTokens int
 	MaxQueue            int
+	HFOverrides         map[string]any
 	PoolingType         string
 	EnablePrefixCaching bool
 

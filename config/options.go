@@ -78,8 +78,10 @@ func (c *Config) ownOptions() []*Option {
 			Help: "how thoughts are told from the answer, by vLLM's names; auto tells it from the chat template"},
 
 		{Name: "pooling_type", target: &c.PoolingType, Default: "auto", Choices: []string{"auto", "cls", "mean", "max", "last"},
-			Group: model, Commands: "serve", Backends: "native", Help: "how an encoder makes one vector of those of a text's " +
-				"tokens; auto is what sentence-transformers' files say, the mean without them"},
+			Group: model, Commands: serve, Backends: "native", Help: "how one vector is made of those of a text's tokens; auto is " +
+				"what sentence-transformers' files say, without them the mean of an encoder's; given, it makes an embedder of any model"},
+		{Name: "hf_overrides", target: &c.HFOverrides, Group: model, Commands: all, Backends: "native",
+			Help: "keys of config.json with other values than it has, as vLLM's option; null takes a key away"},
 
 		{Name: "infer_backend", target: &c.InferBackend, Default: "native", Choices: []string{"native", "huggingface",
 			"vllm", "sglang", "ktransformers"}, Group: engine, Commands: all, Backends: "all",

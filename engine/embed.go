@@ -42,6 +42,9 @@ type EmbedRequest struct {
 	Inputs []Input
 	// AddSpecialTokens tells the tokenization of texts to add the tokenizer's own prefix and suffix; nil is true.
 	AddSpecialTokens *bool
+	// PromptName chooses what the model puts before each text, among the prompts that its files name; "" is nothing, nil what
+	// the model says.
+	PromptName *string
 	// Dimensions cuts the vectors to their first numbers and normalises them again; nil is all. Only models that were
 	// trained so (Matryoshka) allow it.
 	Dimensions *int
@@ -67,6 +70,8 @@ type ScoreRequest struct {
 	Pairs []Pair
 	// Field is what errors call the list of second texts, as the client does.
 	Field string
+	// Instruction tells a model that takes one what to judge pairs by; "" is the model's own.
+	Instruction string
 	// MaxSecond is how many tokens of each pair's second text are kept at most; 0 is all.
 	MaxSecond int
 }

@@ -15,6 +15,7 @@ type EmbeddingRequest struct {
 	Dimensions       *int    `json:"dimensions"`
 	Normalize        *bool   `json:"normalize"`
 	AddSpecialTokens *bool   `json:"add_special_tokens"`
+	PromptName       *string `json:"prompt_name"`
 	Pooling
 	Unknown Unknown `json:",unknown"`
 }
@@ -34,6 +35,7 @@ type RerankRequest struct {
 	Documents       []Document `json:"documents"`
 	TopN            *int       `json:"top_n"`
 	ReturnDocuments *bool      `json:"return_documents"`
+	Instruction     *string    `json:"instruction"`
 	MaxTokensPerDoc *int       `json:"max_tokens_per_doc"`
 	Pooling
 	Unknown Unknown `json:",unknown"`
@@ -41,9 +43,10 @@ type RerankRequest struct {
 
 // ScoreRequest is the body of POST /v1/score.
 type ScoreRequest struct {
-	Model string  `json:"model"`
-	Text1 Strings `json:"text_1"`
-	Text2 Strings `json:"text_2"`
+	Model       string  `json:"model"`
+	Text1       Strings `json:"text_1"`
+	Text2       Strings `json:"text_2"`
+	Instruction *string `json:"instruction"`
 	Pooling
 	Unknown Unknown `json:",unknown"`
 }

@@ -43,30 +43,32 @@ func (s *Server) forward(w http.ResponseWriter, r *http.Request) {
 		s.writeError(w, r, err)
 		return
 	}
-	s.forwardBody(w, r, body)
-}
-
-func (s *Server) forwardBody(w http.ResponseWriter, r *http.Request, body []byte) {
-	var named struct {
-		Model string `json:"model"`
+	m, err := s.modelIn(body)
+	if err == nil && !m.ForwardsUnknown {
+		err = badField("model", "has no upstream: only proxied models have this route")
 	}
-	if err := checkDepth(body); err != nil {
-		s.writeError(w, r, err)
-		return
-	}
-	if err := jsonv2.Unmarshal(body, &named, jsontext.AllowDuplicateNames(false)); err != nil {
-		s.writeError(w, r, decodeError("", err))
-		return
-	}
-	m, err := s.model(named.Model)
 	if err != nil {
 		s.writeError(w, r, err)
 		return
 	}
-	if !m.ForwardsUnknown {
-		s.writeError(w, r, badField("model", "has no upstream: only proxied models have this route"))
-		return
+	s.forwardTo(w, r, m, body)
+}
+
+// modelIn is the model that a body of JSON names.
+func (s *Server) modelIn(body []byte) (m engine.Model, err error) {
+	var named struct {
+		Model string `json:"model"`
 	}
+	if err := checkDepth(body); err != nil {
+		return m, err
+	}
+	if err := jsonv2.Unmarshal(body, &named, jsontext.AllowDuplicateNames(false)); err != nil {
+		return m, decodeError("", err)
+	}
+	return s.model(named.Model)
+}
+
+func (s *Server) forwardTo(w http.ResponseWriter, r *http.Request, m engine.Model, body []byte) {
 	if err := requestInfo(r).admit(s.work); err != nil {
 		s.writeError(w, r, err)
 		return

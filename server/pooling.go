@@ -31,8 +31,15 @@ func (s *Server) pooling(answer func(w http.ResponseWriter, r *http.Request, bod
 			return
 		}
 		if slices.ContainsFunc(s.eng.Models(), func(m engine.Model) bool { return m.ForwardsUnknown }) {
-			s.forwardBody(w, r, body)
-			return
+			m, err := s.modelIn(body)
+			if err != nil {
+				s.writeError(w, r, err)
+				return
+			}
+			if m.ForwardsUnknown {
+				s.forwardTo(w, r, m, body)
+				return
+			}
 		}
 		v, err := answer(w, r, body)
 		if err != nil {
@@ -73,6 +80,15 @@ func (s *Server) pool(r *http.Request, p *engine.Pooling, ask func(ctx context.C
 	return openapi.PoolingUsage{PromptTokens: g.prompt, TotalTokens: g.prompt}, nil
 }
 
+// readPooling reads the body of such a request into v, one of whose fields is the model's name.
+func (s *Server) readPooling(body []byte, v any, name *string) (*checker, error) {
+	if err := decodeBytes(body, v); err != nil {
+		return nil, err
+	}
+	model, err := s.model(*name)
+	return &checker{model: model}, err
+}
+
 // poolingOf checks what these requests have in common.
 func (c *checker) poolingOf(b *openapi.Pooling) engine.Pooling {
 	p := engine.Pooling{Model: c.model.ID, Truncate: b.TruncatePromptTokens, Priority: orZero(b.Priority)}
@@ -99,16 +115,12 @@ func (s *Server) finishPooling(w http.ResponseWriter, c *checker, unknown openap
 // embeddings serves POST /v1/embeddings.
 func (s *Server) embeddings(w http.ResponseWriter, r *http.Request, body []byte) (any, error) {
 	var b openapi.EmbeddingRequest
-	if err := decodeBytes(body, &b); err != nil {
-		return nil, err
-	}
-	model, err := s.model(b.Model)
+	c, err := s.readPooling(body, &b, &b.Model)
 	if err != nil {
 		return nil, err
 	}
-	c := &checker{model: model}
 	req := &engine.EmbedRequest{Pooling: c.poolingOf(&b.Pooling), Inputs: c.inputs(&b.Input), AddSpecialTokens: b.AddSpecialTokens,
-		Dimensions: b.Dimensions, Normalize: b.Normalize}
+		PromptName: b.PromptName, Dimensions: b.Dimensions, Normalize: b.Normalize}
 	inRange(c, "dimensions", b.Dimensions, 1, math.MaxInt32)
 	format := "float"
 	if b.EncodingFormat != nil {
@@ -133,7 +145,7 @@ func (s *Server) embeddings(w http.ResponseWriter, r *http.Request, body []byte)
 	if err != nil {
 		return nil, err
 	}
-	list := &openapi.EmbeddingList{Object: "list", Data: make([]openapi.Embedding, len(got.Vectors)), Model: model.ID, Usage: usage}
+	list := &openapi.EmbeddingList{Object: "list", Data: make([]openapi.Embedding, len(got.Vectors)), Model: c.model.ID, Usage: usage}
 	for i, v := range got.Vectors {
 		list.Data[i] = openapi.Embedding{Object: "embedding", Index: i, Embedding: vectorOf(v, format)}
 	}
@@ -202,15 +214,12 @@ func (s *Server) score(r *http.Request, req *engine.ScoreRequest) (*engine.Score
 // it is told to.
 func (s *Server) rerank(w http.ResponseWriter, r *http.Request, body []byte) (any, error) {
 	var b openapi.RerankRequest
-	if err := decodeBytes(body, &b); err != nil {
-		return nil, err
-	}
-	model, err := s.model(b.Model)
+	c, err := s.readPooling(body, &b, &b.Model)
 	if err != nil {
 		return nil, err
 	}
-	c := &checker{model: model}
-	req := &engine.ScoreRequest{Pooling: c.poolingOf(&b.Pooling), Field: "documents", MaxSecond: orZero(b.MaxTokensPerDoc)}
+	req := &engine.ScoreRequest{Pooling: c.poolingOf(&b.Pooling), Field: "documents", Instruction: orZero(b.Instruction),
+		MaxSecond: orZero(b.MaxTokensPerDoc)}
 	if orZero(b.Query) == "" {
 		c.bad("query", "is required and must not be empty")
 	}
@@ -232,7 +241,7 @@ func (s *Server) rerank(w http.ResponseWriter, r *http.Request, body []byte) (an
 	if err != nil {
 		return nil, err
 	}
-	out := &openapi.Ranking{ID: newID("rerank-"), Model: model.ID, Usage: usage}
+	out := &openapi.Ranking{ID: newID("rerank-"), Model: c.model.ID, Usage: usage}
 	repeat := !strings.HasPrefix(r.URL.Path, "/v2/")
 	if b.ReturnDocuments != nil {
 		repeat = *b.ReturnDocuments
@@ -254,15 +263,12 @@ func (s *Server) rerank(w http.ResponseWriter, r *http.Request, body []byte) (an
 // scores serves POST /v1/score and /score.
 func (s *Server) scores(w http.ResponseWriter, r *http.Request, body []byte) (any, error) {
 	var b openapi.ScoreRequest
-	if err := decodeBytes(body, &b); err != nil {
-		return nil, err
-	}
-	model, err := s.model(b.Model)
+	c, err := s.readPooling(body, &b, &b.Model)
 	if err != nil {
 		return nil, err
 	}
-	c := &checker{model: model}
-	req := &engine.ScoreRequest{Pooling: c.poolingOf(&b.Pooling), Pairs: c.pairs(b.Text1, b.Text2), Field: "text_2"}
+	req := &engine.ScoreRequest{Pooling: c.poolingOf(&b.Pooling), Pairs: c.pairs(b.Text1, b.Text2), Field: "text_2",
+		Instruction: orZero(b.Instruction)}
 	if err := s.finishPooling(w, c, b.Unknown, &req.Pooling); err != nil {
 		return nil, err
 	}
@@ -270,7 +276,7 @@ func (s *Server) scores(w http.ResponseWriter, r *http.Request, body []byte) (an
 	if err != nil {
 		return nil, err
 	}
-	out := &openapi.ScoreList{ID: newID("score-"), Object: "list", Created: time.Now().Unix(), Model: model.ID, Usage: usage}
+	out := &openapi.ScoreList{ID: newID("score-"), Object: "list", Created: time.Now().Unix(), Model: c.model.ID, Usage: usage}
 	for i, score := range got.Scores {
 		out.Data = append(out.Data, openapi.Score{Index: i, Object: "score", Score: score})
 	}

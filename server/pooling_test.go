@@ -117,20 +117,20 @@ func TestPoolingRequest(t *testing.T) {
 	eng := fake.New()
 	s, logs := newTest(t, eng, Config{Keys: []string{"key"}})
 	w := call(t, s, http.MethodPost, "/v1/embeddings", `{"model":"fake","input":"hi","truncate_prompt_tokens":-1,"truncation_side":"left",
-		"priority":-3,"normalize":false,"add_special_tokens":false}`, "Authorization: Bearer key", "X-Request-Id: mine")
+		"priority":-3,"normalize":false,"add_special_tokens":false,"prompt_name":"query"}`, "Authorization: Bearer key", "X-Request-Id: mine")
 	if w.Code != 200 {
 		t.Fatal(w.Body)
 	}
 	req := eng.Embeds()[0]
 	if req.ID != "mine" || req.Tenant == "" || *req.Truncate != -1 || !req.TruncateLeft || req.Priority != -3 || *req.Normalize ||
-		*req.AddSpecialTokens {
+		*req.AddSpecialTokens || *req.PromptName != "query" {
 		t.Errorf("%+v", req)
 	}
-	w = call(t, s, http.MethodPost, "/v1/rerank", `{"model":"fake","query":"abc","documents":["d"],"max_tokens_per_doc":9}`, "Authorization: Bearer key")
+	w = call(t, s, http.MethodPost, "/v1/rerank", `{"model":"fake","query":"abc","documents":["d"],"max_tokens_per_doc":9,"instruction":"i"}`, "Authorization: Bearer key")
 	if w.Code != 200 {
 		t.Fatal(w.Body)
 	}
-	if req := eng.Scored()[0]; req.MaxSecond != 9 || req.Tenant == "" || !slices.Equal(req.Pairs, []engine.Pair{{First: "abc", Second: "d"}}) {
+	if req := eng.Scored()[0]; req.MaxSecond != 9 || req.Instruction != "i" || req.Tenant == "" || !slices.Equal(req.Pairs, []engine.Pair{{First: "abc", Second: "d"}}) {
 		t.Errorf("%+v", req)
 	}
 	wantError(t, do(s.Handler(), http.MethodPost, "/v1/embeddings", `{"model":"fake","input":"hi"}`), 401)

@@ -104,6 +104,7 @@ func (e *Engine) load() error {
 		return err
 	}
 	defer ck.Close()
+	ck.Override(e.opts.Overrides)
 	cfg, err := ck.Config()
 	if err != nil {
 		return err

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 
+	"github.com/go-json-experiment/json/jsontext"
 	"github.com/rs/zerolog"
 
 	"pagoda/backends/native/codec"
@@ -19,6 +20,9 @@ type Options struct {
 	Name     string // the id that clients use; required
 	Root     string // where it came from, as shown to clients; "" is Name
 	Adapters []AdapterSource
+
+	// Overrides are keys of config.json with other values than it has; null takes a key away.
+	Overrides map[string]jsontext.Value
 
 	DType            string // "auto", "float32", "bfloat16", "float16"; "" is auto
 	QuantizationBits int    // 8 or 4: round the weights when they are loaded; 0: keep them as they are

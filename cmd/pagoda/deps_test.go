@@ -44,7 +44,7 @@ var arrows = map[string]row{
 	"backends/native/codec":       {deps: "engine ffi checkpoint backends/native/chat backends/native/jinja backends/native/template backends/native/token", never: "net/http"},
 	"backends/native/model":       {deps: "kernels quant checkpoint", never: "net/http"},
 	"backends/native/adapter":     {deps: "backends/native/model kernels quant checkpoint", never: "net/http"},
-	"backends/native/encoder":     {deps: "engine backends/native/token kernels quant checkpoint ffi", never: "net/http"},
+	"backends/native/encoder":     {deps: "engine backends/native/chat backends/native/jinja backends/native/model backends/native/token kernels quant checkpoint ffi", never: "net/http"},
 	"backends/native":             {deps: "engine backends/native/... kernels quant checkpoint ffi", never: "net/http"},
 	"backends/proxy":              {deps: "engine"},
 	"backends/proxy/fakeupstream": {},

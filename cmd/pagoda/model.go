@@ -2,12 +2,14 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"io/fs"
 	"os"
 	"runtime/debug"
 
 	"github.com/KimMachineGun/automemlimit/memlimit"
+	"github.com/go-json-experiment/json/jsontext"
 	"github.com/rs/zerolog"
 	"go.yaml.in/yaml/v3"
 
@@ -65,23 +67,45 @@ func nativeOptions(ctx context.Context, cfg *config.Config, log zerolog.Logger) 
 	if o.Vocabulary, err = vocabularyOptions(cfg, log); err != nil {
 		return o, err
 	}
+	if o.Overrides, err = overridesOf(cfg); err != nil {
+		return o, err
+	}
 	o.Prompt, err = promptOptions(cfg)
 	return o, err
 }
 
 // promptOptions translates how chats become prompts, and texts answers.
-func promptOptions(cfg *config.Config) (codec.Options, error) {
-	o := codec.Options{Template: cfg.Template, ToolFormat: cfg.ToolFormat, DefaultSystem: cfg.DefaultSystem,
+func promptOptions(cfg *config.Config) (o codec.Options, err error) {
+	o = codec.Options{Template: cfg.Template, ToolFormat: cfg.ToolFormat, DefaultSystem: cfg.DefaultSystem,
 		EnableThinking: cfg.EnableThinking, PreserveThinking: cfg.PreserveThinking,
 		ToolParser: cfg.ToolCallParser, ReasoningParser: cfg.ReasoningParser}
-	if cfg.ChatTemplate != "" {
-		text, err := os.ReadFile(cfg.ChatTemplate)
+	o.ChatTemplate, err = chatTemplate(cfg)
+	return o, err
+}
+
+// overridesOf are the values of hf_overrides in JSON.
+func overridesOf(cfg *config.Config) (map[string]jsontext.Value, error) {
+	out := map[string]jsontext.Value{}
+	for key, value := range cfg.HFOverrides {
+		text, err := json.Marshal(value)
 		if err != nil {
-			return o, fmt.Errorf("chat_template: %w", err)
+			return nil, fmt.Errorf("hf_overrides: %s: %w", key, err)
 		}
-		o.ChatTemplate = string(text)
+		out[key] = text
 	}
-	return o, nil
+	return out, nil
+}
+
+// chatTemplate is the text of the file that chat_template names, "" if it names none.
+func chatTemplate(cfg *config.Config) (string, error) {
+	if cfg.ChatTemplate == "" {
+		return "", nil
+	}
+	text, err := os.ReadFile(cfg.ChatTemplate)
+	if err != nil {
+		return "", fmt.Errorf("chat_template: %w", err)
+	}
+	return string(text), nil
 }
 
 // samplingOptions translates what requests get that do not say.

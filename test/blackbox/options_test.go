@@ -171,6 +171,10 @@ var optionTests = map[string]struct {
 		p.wantRefused(t, completionPath, long(64), http.StatusBadRequest, "64 tokens")
 		p.must(t, completionPath, long(63))
 	}},
+	"hf_overrides": {args: []string{"--hf-overrides", `{"max_position_embeddings": 64}`}, check: func(t *testing.T, p *process) {
+		p.wantRefused(t, completionPath, long(64), http.StatusBadRequest, "64 tokens")
+		p.must(t, completionPath, long(63))
+	}},
 	"kv_cache_memory": {args: []string{"--kv-cache-memory", "6MiB"}, check: func(t *testing.T, p *process) {
 		if got := p.metrics(t).sum(t, "vllm:cache_config_info", `num_gpu_blocks="128"`); got != 1 {
 			t.Errorf("not 128 blocks")

@@ -80,6 +80,23 @@ func (p *Prompter) Render(c *engine.Chat) (Prompt, error) {
 	return p.render(&v, c.ContinueFinal)
 }
 
+// RenderPair returns the prompt that asks how well a document answers a query: the template gets two messages, with the
+// roles query and document, and where there is an instruction a system message with it before them. vLLM and
+// sentence-transformers have templates of that kind.
+func (p *Prompter) RenderPair(instruction, query, document string) (Prompt, error) {
+	v := variables{tokens: p.cfg.Tokens, kwargs: p.kwargs(nil)}
+	if instruction != "" {
+		v.messages = []message{{Role: "system", Content: &instruction}}
+		text, err := marshal(instruction)
+		if err != nil {
+			return Prompt{}, err
+		}
+		v.kwargs = map[string]json.RawMessage{"instruction": text}
+	}
+	v.messages = append(v.messages, message{Role: "query", Content: &query}, message{Role: "document", Content: &document})
+	return p.render(&v, false)
+}
+
 // withSystem puts the default system message before a chat that begins with another one.
 func (p *Prompter) withSystem(in []engine.Message) []engine.Message {
 	if p.cfg.System == "" || in[0].Role == "system" || in[0].Role == "developer" {

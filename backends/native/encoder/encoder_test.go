@@ -34,7 +34,13 @@ func open(t *testing.T, name string, o Options) (*Engine, golden) {
 	if err != nil || len(g.Texts)+len(g.Pairs) == 0 {
 		t.Fatalf("%s: %v", name, err)
 	}
-	o.Dir, o.Name = "testdata/"+name, "m"
+	o.Dir = "testdata/" + name
+	return start(t, o), g
+}
+
+func start(t *testing.T, o Options) *Engine {
+	t.Helper()
+	o.Name = "m"
 	e, err := New(o)
 	if err != nil {
 		t.Fatal(err)
@@ -44,7 +50,7 @@ func open(t *testing.T, name string, o Options) (*Engine, golden) {
 			t.Error(err) // also memory that was not given back
 		}
 	})
-	return e, g
+	return e
 }
 
 func embed(t *testing.T, e *Engine, texts ...string) [][]float32 {
@@ -145,7 +151,7 @@ func TestBatchInvariance(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	if s := e.Stats()[0]; s.Running != 0 || s.Waiting != 0 || len(e.runner.service) != 0 || s.StepTokensSum == 0 {
+	if s := e.Stats()[0]; s.Running != 0 || s.Waiting != 0 || len(e.runner.tenants) != 0 || s.StepTokensSum == 0 {
 		t.Errorf("%+v", s)
 	}
 }
@@ -249,21 +255,37 @@ func TestMiniLM(t *testing.T) {
 
 // TestCancel: texts of a request that nobody waits for leave the queue, and a step that fails costs its own texts only.
 func TestCancel(t *testing.T) {
-	e, _ := open(t, "bert", Options{MaxNumSeqs: 1, MaxQueue: 4})
+	e, _ := open(t, "bert", Options{MaxNumSeqs: 1})
 	r := e.runner
 	make1 := func(id int32) *text { return &text{ids: []int32{id}, second: 1} }
 	ctx, leave := context.WithCancel(t.Context())
+	many := func() []*text {
+		texts := make([]*text, 200)
+		for i := range texts {
+			texts[i] = make1(5)
+		}
+		return texts
+	}
+	texts := many()
+	// The request leaves before the loop can take its first text.
+	r.mu.Lock()
+	j, err := r.add("a", 0, texts)
+	if err != nil {
+		t.Fatal(err)
+	}
 	leave()
-	texts := make([]*text, 200)
-	for i := range texts {
-		texts[i] = make1(5)
+	if pieces := r.choose(); len(pieces) != 1 || pieces[0].t != texts[0] || r.waiting != 199 {
+		t.Errorf("%d pieces, %d wait", len(pieces), r.waiting)
 	}
-	err := r.run(ctx, "a", 0, texts)
-	if got, ok := errors.AsType[*engine.Error](err); err != nil && (!ok || got.Code != engine.Canceled) {
-		t.Errorf("%v", err)
+	r.leave(j)
+	r.finish(piece{texts[0], 1}, nil)
+	if r.waiting != 0 || len(r.jobs) != 0 || len(r.tenants) != 0 {
+		t.Errorf("%d texts wait for nobody, %d jobs, %d tenants", r.waiting, len(r.jobs), len(r.tenants))
 	}
-	if s := r.load(); s.Waiting != 0 {
-		t.Errorf("%d texts wait for nobody", s.Waiting)
+	r.mu.Unlock()
+	err = r.run(ctx, "a", 0, many())
+	if got, ok := errors.AsType[*engine.Error](err); !ok || got.Code != engine.Canceled || r.load().Waiting != 0 {
+		t.Errorf("%v, %d wait", err, r.load().Waiting)
 	}
 	err = r.run(t.Context(), "a", 0, []*text{make1(1 << 20)}) // beyond the vocabulary: the step fails
 	if got, ok := errors.AsType[*engine.Error](err); !ok || got.Code != engine.Internal {
@@ -274,32 +296,127 @@ func TestCancel(t *testing.T) {
 	}
 }
 
-// TestChoose: priorities first, then tenants in turn, then the order of arrival; full is refused.
-func TestChoose(t *testing.T) {
-	r := newRunner(&workspace{tokens: 6, seqs: 4}, nil, 3, "m", nil)
-	add := func(tenant string, priority int, lens ...int) {
-		j := &job{tenant: tenant, priority: priority}
-		r.join(tenant)
-		for _, n := range lens {
-			r.waiting = append(r.waiting, &text{job: j, ids: make([]int32, n)})
-		}
+// scripted is a trunk that has room for some tokens.
+type scripted struct{ free int }
+
+func (s *scripted) begin(t *text) bool {
+	if len(t.ids) > s.free {
+		return false
 	}
-	add("a", 0, 2, 2, 2)
-	add("b", 0, 1, 3)
-	add("c", -1, 1)
-	var got []string
-	for len(r.waiting) > 0 {
+	s.free -= len(t.ids)
+	return true
+}
+func (s *scripted) end(t *text) { s.free += len(t.ids) }
+func (s *scripted) forward(*kernels.Stream, []piece, []int32) ([]float32, error) {
+	return nil, errors.New("not here")
+}
+func (s *scripted) close() error { return nil }
+
+// queue is a runner whose steps the test takes.
+type queue struct{ *runner }
+
+func newQueue(whole bool, tokens, seqs, room int) *queue {
+	return &queue{newRunner(&workspace{trunk: &scripted{room}, tokens: tokens, seqs: seqs, whole: whole}, nil, 1000, "m", nil)}
+}
+
+func (q *queue) ask(tenant string, priority int, lens ...int) *job {
+	var texts []*text
+	for _, n := range lens {
+		texts = append(texts, &text{ids: make([]int32, n)})
+	}
+	j, err := q.add(tenant, priority, texts)
+	if err != nil {
+		panic(err)
+	}
+	return j
+}
+
+// steps takes n steps and says what they were of.
+func (q *queue) steps(n int) (got []string) {
+	for range n {
 		step := "|"
-		for _, x := range r.choose() {
-			step += fmt.Sprint(x.job.tenant, len(x.ids))
+		pieces := q.choose()
+		for _, p := range pieces {
+			step += fmt.Sprint(p.t.job.tenant.name, p.end-p.t.done)
+		}
+		for _, p := range pieces {
+			q.finish(p, nil)
+			if j := p.t.job; j.left == 0 {
+				q.leave(j)
+			}
 		}
 		got = append(got, step)
 	}
-	if want := []string{"|c1a2b1", "|b3a2", "|a2"}; !slices.Equal(got, want) {
-		t.Errorf("%q, want %q", got, want)
+	return got
+}
+
+func TestChoose(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		q    *queue
+		ask  func(q *queue)
+		want []string
+	}{
+		{"priorities, then tenants in turn, then arrival; the first that does not fit ends a step", newQueue(true, 6, 4, 1000), func(q *queue) {
+			q.ask("a", 0, 2, 2, 2)
+			q.ask("b", 0, 1, 3)
+			q.ask("c", -1, 1)
+		}, []string{"|c1a2b1", "|b3a2", "|a2", "|"}},
+		{"a tenant's requests in turn", newQueue(true, 4, 4, 1000), func(q *queue) {
+			q.ask("a", 0, 4, 4, 4, 4)
+			q.steps(1)
+			q.ask("a", 0, 1)
+		}, []string{"|a4", "|a1", "|a4", "|a4"}},
+		{"long texts in pieces, others beside them", newQueue(false, 8, 4, 1000), func(q *queue) {
+			q.ask("a", 0, 30)
+			q.steps(1)
+			q.ask("b", 0, 3, 3, 3)
+		}, []string{"|b3a5", "|b3a5", "|b3a5", "|a7"}},
+		{"without room only what has begun goes on", newQueue(false, 8, 4, 40), func(q *queue) {
+			q.ask("a", 0, 30)
+			q.steps(1)
+			q.ask("b", 0, 20, 2)
+		}, []string{"|a8", "|a8", "|a6", "|b8", "|b8", "|b4b2"}},
+		{"a step has so many texts", newQueue(false, 8, 2, 1000), func(q *queue) { q.ask("a", 0, 1, 1, 1) }, []string{"|a1a1", "|a1"}},
+	} {
+		c.ask(c.q)
+		if got := c.q.steps(len(c.want)); !slices.Equal(got, c.want) {
+			t.Errorf("%s: %q, want %q", c.name, got, c.want)
+		}
+		if len(c.q.jobs) != 0 || c.q.waiting != 0 || len(c.q.tenants) != 0 {
+			t.Errorf("%s: %d jobs, %d texts, %d tenants are left", c.name, len(c.q.jobs), c.q.waiting, len(c.q.tenants))
+		}
 	}
-	add("a", 0, 1, 1, 1)
-	err := r.run(t.Context(), "b", 0, []*text{{ids: []int32{1}}})
+}
+
+// TestFairness: a tenant who asks again and again for something large gets no more than one whose many small texts wait.
+func TestFairness(t *testing.T) {
+	q := newQueue(true, 8, 8, 1000)
+	q.ask("small", 0, slices.Repeat([]int{1}, 400)...)
+	got := map[string]int{}
+	for range 40 {
+		if t := q.tenants["large"]; t == nil || len(t.jobs) == 0 {
+			q.ask("large", 0, 8)
+		}
+		pieces := q.choose()
+		for _, p := range pieces {
+			got[p.t.job.tenant.name] += p.end - p.t.done
+			q.finish(p, nil)
+			if j := p.t.job; j.left == 0 {
+				q.leave(j)
+			}
+		}
+	}
+	if s, l := got["small"], got["large"]; l-s > 8 || s-l > 8 || s+l < 300 {
+		t.Errorf("small got %d tokens, large %d", s, l)
+	}
+}
+
+func TestQueueIsFull(t *testing.T) {
+	q := newQueue(true, 6, 4, 1000)
+	q.limit = 3
+	q.ask("a", 0, 1, 1, 1)
+	err := q.run(t.Context(), "b", 0, []*text{{ids: []int32{1}}})
 	if e, ok := errors.AsType[*engine.Error](err); !ok || e.Code != engine.Busy {
 		t.Errorf("%v", err)
 	}

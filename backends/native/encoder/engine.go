@@ -1,18 +1,21 @@
 package encoder
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"iter"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
 	"time"
 
+	"github.com/go-json-experiment/json/jsontext"
 	"github.com/rs/zerolog"
 
+	"pagoda/backends/native/chat"
+	"pagoda/backends/native/model"
 	"pagoda/backends/native/token"
 	"pagoda/checkpoint"
 	"pagoda/engine"
@@ -25,35 +28,47 @@ type Options struct {
 	Name string // the id that clients use
 	Root string // where it came from, as shown to clients; "" is Name
 
+	// Overrides are keys of config.json with other values than it has; null takes a key away.
+	Overrides map[string]jsontext.Value
+
 	PoolingType string // "auto" is what the checkpoint's files say; else one of PoolingTypes; "" is auto
 	DType       string // of the weights: "auto", "float32", "bfloat16", "float16"; "" is auto: the checkpoint's
 	Threads     int    // 0: as many as the process may use
 	Kernels     string // CPU variant; "": the best this machine runs
 
-	MemoryBytes      int64 // memory that the weights may take; 0: no bound
+	// For decoders only.
+	Bits         int    // 8 or 4: round the weights when they are loaded; 0: keep them as they are
+	KVDType      string // as native.Options has it; "" is auto: float32
+	KVCacheBytes int64  // 0: enough for two texts of full length, at most half of what the weights leave
+	RopeScaling  string // see model.Spec.ScaleRope; "" and "none" are the checkpoint's own
+	ChatTemplate string // Jinja source that makes a prompt of a pair; "": the checkpoint's
+
+	MemoryBytes      int64 // memory that weights and keys and values may take; 0: no bound
 	MaxModelLen      int   // 0: the checkpoint's own limit
 	MaxNumSeqs       int   // texts per step; 0 is 64
-	MaxBatchedTokens int   // tokens per step, at least MaxModelLen; 0 is 512
+	MaxBatchedTokens int   // tokens per step, of an encoder at least MaxModelLen; 0 is 512
 	MaxQueue         int   // texts that wait before requests are refused; 0 is 512
 
 	Log zerolog.Logger
 }
 
-// Engine serves one encoder. It implements engine.Engine, Embedder, Scorer, Tokenizer and Statser.
+// Engine serves one model. It implements engine.Engine, Embedder, Scorer, Tokenizer and Statser.
 type Engine struct {
 	opts     Options
 	spec     *spec
 	sentence *sentence
 	tok      *token.Tokenizer
 	dev      *kernels.Device
-	weights  *weights
+	weights  *weights // of an encoder, and of what follows the pooling
+	decoder  *model.Model
 	work     *workspace
 	runner   *runner
 	model    engine.Model
 	maxLen   int
 
-	prefix, suffix []int32 // around a text
-	cls, sep       int32   // around pairs
+	prefix, suffix []int32        // around a text
+	cls, sep       int32          // around an encoder's pairs
+	pairs          *chat.Prompter // makes a decoder's prompt of a pair
 
 	closing sync.Once
 	active  sync.WaitGroup
@@ -71,14 +86,9 @@ var (
 
 // New loads what o names and starts to serve it.
 func New(o Options) (*Engine, error) {
-	for p, value := range map[*int]int{&o.MaxNumSeqs: 64, &o.MaxBatchedTokens: 512, &o.MaxQueue: 512} {
-		if *p == 0 {
-			*p = value
-		}
-	}
-	if o.Root == "" {
-		o.Root = o.Name
-	}
+	o.Root, o.PoolingType, o.DType = cmp.Or(o.Root, o.Name), cmp.Or(o.PoolingType, "auto"), cmp.Or(o.DType, "auto")
+	o.KVDType, o.RopeScaling = cmp.Or(o.KVDType, "auto"), cmp.Or(o.RopeScaling, "none")
+	o.MaxNumSeqs, o.MaxBatchedTokens, o.MaxQueue = cmp.Or(o.MaxNumSeqs, 64), cmp.Or(o.MaxBatchedTokens, 512), cmp.Or(o.MaxQueue, 512)
 	e := &Engine{opts: o}
 	if err := e.load(); err != nil {
 		return nil, errors.Join(fmt.Errorf("load %s: %w", o.Name, err), e.free())
@@ -93,13 +103,20 @@ func (e *Engine) load() error {
 		return err
 	}
 	defer ck.Close()
+	ck.Override(e.opts.Overrides)
 	if e.spec, err = readSpec(ck); err != nil {
 		return err
 	}
 	if e.sentence, err = readSentence(ck); err != nil {
 		return err
 	}
-	if err := e.choosePooling(); err != nil {
+	if err := e.chooseHead(); err != nil {
+		return err
+	}
+	if err := e.checkOptions(); err != nil {
+		return err
+	}
+	if err := e.chooseLength(); err != nil {
 		return err
 	}
 	source, err := token.Read(ck)
@@ -112,11 +129,15 @@ func (e *Engine) load() error {
 	if err := e.findSpecial(); err != nil {
 		return err
 	}
-	if err := e.loadWeights(ck); err != nil {
+	if e.spec.labels {
+		if err := e.findPairs(ck); err != nil {
+			return err
+		}
+	}
+	if e.dev, err = kernels.OpenCPU(kernels.CPUOptions{Threads: e.opts.Threads, Variant: e.opts.Kernels}); err != nil {
 		return err
 	}
-	tokens := max(e.opts.MaxBatchedTokens, e.maxLen)
-	if e.work, err = newWorkspace(e.dev, e.spec, e.weights, e.sentence.pooling, tokens, e.opts.MaxNumSeqs, e.maxLen); err != nil {
+	if err := e.loadTrunk(ck); err != nil {
 		return err
 	}
 	e.model = engine.Model{ID: e.opts.Name, Root: e.opts.Root, Created: time.Now(), MaxLen: e.maxLen, Backend: "native"}
@@ -126,26 +147,78 @@ func (e *Engine) load() error {
 	return nil
 }
 
-// choosePooling settles the pooling and the length: what the options say, else the files, within what the model has.
-func (e *Engine) choosePooling() error {
-	if e.spec.labels {
-		e.sentence = &sentence{pooling: poolCLS, maxLen: e.sentence.maxLen}
+// chooseHead settles the pooling and what follows it: what the options say, else the files, else what is usual.
+func (e *Engine) chooseHead() error {
+	s, spec := e.sentence, e.spec
+	scored := poolCLS // by which token a head scores
+	if spec.decoder != nil {
+		scored = poolLast
+		if s.logits != nil {
+			spec.labels = true
+		}
+	} else if s.logits != nil || len(spec.ScoreTokens) > 0 {
+		return fmt.Errorf("modules.json or classifier_from_token: an encoder (%s) has no logits to score by", spec.arch)
 	}
-	if p := e.opts.PoolingType; p != "" && p != "auto" {
+	if spec.labels {
+		if len(s.dense) > 0 || s.normalize {
+			return fmt.Errorf("modules.json: a model that scores (%s) has more behind it than is supported", spec.arch)
+		}
+		if err := spec.readScoreActivation(s.scoreAct); err != nil {
+			return fmt.Errorf("config_sentence_transformers.json: %w", err)
+		}
+		s.pooling = scored
+	}
+	if p := e.opts.PoolingType; p != "auto" {
 		if !isPooling(p) {
 			return fmt.Errorf("pooling_type: %q is none of auto, %s", p, strings.Join(PoolingTypes(), ", "))
 		}
-		if e.spec.labels && p != poolCLS {
-			return fmt.Errorf("pooling_type: %s scores by its first token, not %s", e.spec.arch, p)
+		if spec.labels && p != scored {
+			return fmt.Errorf("pooling_type: %s scores by one token (%s), not %s", spec.arch, scored, p)
 		}
-		e.sentence.pooling = p
+		s.pooling = p
+	}
+	if s.pooling == "" { // what sentence-transformers makes of a plain checkpoint
+		if s.pooling = poolMean; spec.decoder != nil {
+			s.pooling = poolLast
+		}
+	}
+	return nil
+}
+
+// checkOptions refuses what has no effect.
+func (e *Engine) checkOptions() error {
+	o, encoder := &e.opts, e.spec.decoder == nil
+	for name, idle := range map[string]bool{"quantization_bit": encoder && o.Bits != 0, "rope_scaling": encoder && o.RopeScaling != "none",
+		"kv_cache_memory": encoder && o.KVCacheBytes != 0, "kv_cache_dtype": encoder && o.KVDType != "auto",
+		"chat_template": o.ChatTemplate != "" && (encoder || !e.spec.labels)} {
+		if idle {
+			return fmt.Errorf("%s: has no effect on %s, which makes %s", name, e.spec.arch, e.makes())
+		}
+	}
+	return nil
+}
+
+// makes says what texts become.
+func (e *Engine) makes() string {
+	if e.spec.labels {
+		return "scores"
+	}
+	return "embeddings"
+}
+
+// chooseLength settles how long texts may be.
+func (e *Engine) chooseLength() error {
+	if kind := e.opts.RopeScaling; kind != "none" {
+		if err := e.spec.decoder.ScaleRope(kind); err != nil {
+			return fmt.Errorf("rope_scaling: %w", err)
+		}
 	}
 	e.maxLen = e.spec.maxLen()
 	if n := e.sentence.maxLen; n > 0 {
 		e.maxLen = min(e.maxLen, n)
 	}
-	if n := e.opts.MaxModelLen; n > e.spec.maxLen() {
-		return fmt.Errorf("max_model_len: %d tokens; the model has positions for %d", n, e.spec.maxLen())
+	if n := e.opts.MaxModelLen; n > e.spec.longest() {
+		return fmt.Errorf("max_model_len: %d tokens; the model has positions for %d", n, e.spec.longest())
 	} else if n > 0 {
 		e.maxLen = n
 	}
@@ -167,53 +240,6 @@ func (e *Engine) findSpecial() error {
 			e.prefix, e.suffix = slices.Clone(full[:at]), slices.Clone(full[at+len(body):])
 		}
 	}
-	if !e.spec.labels {
-		return nil
-	}
-	vars := e.tok.TemplateVars()
-	var ok1, ok2 bool
-	e.cls, ok1 = e.tok.ID(vars["cls_token"])
-	e.sep, ok2 = e.tok.ID(vars["sep_token"])
-	if !ok1 || !ok2 {
-		return errors.New("tokenizer: there is no cls_token or no sep_token to join pairs with")
-	}
-	return nil
-}
-
-func (e *Engine) loadWeights(ck *checkpoint.Checkpoint) error {
-	name := e.opts.DType
-	if name == "" || name == "auto" {
-		name = e.spec.stored()
-	}
-	dtypes := map[string]kernels.DType{"": kernels.F32, "float32": kernels.F32, "bfloat16": kernels.BF16, "float16": kernels.F16}
-	dt, ok := dtypes[name]
-	if !ok {
-		return fmt.Errorf("infer_dtype: %q is none of auto, float32, bfloat16, float16", name)
-	}
-	var err error
-	if e.dev, err = kernels.OpenCPU(kernels.CPUOptions{Threads: e.opts.Threads, Variant: e.opts.Kernels}); err != nil {
-		return err
-	}
-	from, err := ck.Weights()
-	if err != nil {
-		return err
-	}
-	defer from.Close()
-	e.weights = &weights{}
-	l := &loader{weights: e.weights, dev: e.dev, from: from, dtype: dt, budget: e.opts.MemoryBytes, used: map[string]bool{}}
-	l.all(e.spec)
-	width := e.spec.Hidden
-	for _, d := range e.sentence.dense {
-		width = l.dense(func(folder string) (*checkpoint.Checkpoint, error) {
-			if !filepath.IsLocal(folder) {
-				return nil, errors.New("the folder is not in the checkpoint")
-			}
-			return checkpoint.Open(filepath.Join(e.opts.Dir, folder))
-		}, d, width)
-	}
-	if len(l.problems) > 0 {
-		return fmt.Errorf("the weights do not fit the configuration:\n%w", errors.Join(l.problems...))
-	}
 	return nil
 }
 
@@ -225,6 +251,9 @@ func (e *Engine) free() error {
 	if e.weights != nil {
 		errs = append(errs, e.weights.close())
 	}
+	if e.decoder != nil {
+		errs = append(errs, e.decoder.Close())
+	}
 	if e.dev != nil {
 		errs = append(errs, e.dev.Close())
 	}
@@ -235,7 +264,13 @@ func (e *Engine) free() error {
 }
 
 // dimensions is the length of a vector.
-func (e *Engine) dimensions() int { return e.work.pooled[len(e.work.pooled)-1].Cols }
+func (e *Engine) dimensions() int {
+	n := e.work.pooled[len(e.work.pooled)-1].Cols
+	if d := e.sentence.dims; d > 0 {
+		n = min(n, d)
+	}
+	return n
+}
 
 // begin counts a request in, unless the engine is closing.
 func (e *Engine) begin() error {
@@ -288,7 +323,7 @@ func (e *Engine) Embed(ctx context.Context, req *engine.EmbedRequest) (*engine.E
 	}
 	out := &engine.Embedding{}
 	for _, t := range texts {
-		v := t.out
+		v := t.out[:e.dimensions()]
 		if req.Dimensions != nil {
 			v = v[:*req.Dimensions]
 		}
@@ -334,7 +369,12 @@ func (e *Engine) Score(ctx context.Context, req *engine.ScoreRequest) (*engine.S
 	texts := make([]*text, len(req.Pairs))
 	var err error
 	for i := range texts {
-		if texts[i], err = e.pairText(req, i); err != nil {
+		if e.pairs != nil {
+			texts[i], err = e.promptText(req, i)
+		} else {
+			texts[i], err = e.pairText(req, i)
+		}
+		if err != nil {
 			return nil, err
 		}
 	}
@@ -353,19 +393,23 @@ func (e *Engine) cosines(ctx context.Context, req *engine.ScoreRequest) (*engine
 	if req.MaxSecond > 0 {
 		return nil, engine.BadField("max_tokens_per_doc", "the model '%s' compares embeddings; truncate_prompt_tokens cuts their texts", req.Model)
 	}
+	if req.Instruction != "" {
+		return nil, engine.BadField("instruction", "the model '%s' compares embeddings and takes no instruction", req.Model)
+	}
+	query, document := e.sentence.first("query"), e.sentence.first("document", "passage", "corpus")
 	firsts := map[string]*text{} // a query is computed once
 	var texts, all []*text
 	for i, p := range req.Pairs {
 		first := firsts[p.First]
 		if first == nil {
 			var err error
-			if first, err = e.inputText(&req.Pooling, fmt.Sprintf("the text before %s[%d]", req.Field, i), engine.Input{Text: p.First}, nil); err != nil {
+			if first, err = e.inputText(&req.Pooling, fmt.Sprintf("the text before %s[%d]", req.Field, i), engine.Input{Text: p.First}, query, nil); err != nil {
 				return nil, err
 			}
 			firsts[p.First] = first
 			all = append(all, first)
 		}
-		second, err := e.inputText(&req.Pooling, fmt.Sprintf("%s[%d]", req.Field, i), engine.Input{Text: p.Second}, nil)
+		second, err := e.inputText(&req.Pooling, fmt.Sprintf("%s[%d]", req.Field, i), engine.Input{Text: p.Second}, document, nil)
 		if err != nil {
 			return nil, err
 		}
@@ -395,7 +439,7 @@ func (e *Engine) Generate(context.Context, *engine.Request) iter.Seq2[engine.Eve
 		route = "/v1/rerank or /v1/score"
 	}
 	return func(yield func(engine.Event, error) bool) {
-		yield(engine.Event{}, engine.BadField("model", "the model '%s' is an encoder and generates nothing: use %s", e.model.ID, route))
+		yield(engine.Event{}, engine.BadField("model", "the model '%s' makes vectors or scores and generates nothing: use %s", e.model.ID, route))
 	}
 }
 
@@ -408,9 +452,13 @@ func (e *Engine) Stats() []engine.Stats { return []engine.Stats{e.runner.load()}
 // Tokenize returns the tokens that a text has when it is embedded.
 func (e *Engine) Tokenize(_ context.Context, req *engine.Request) ([]int32, error) {
 	if req.Text == nil {
-		return nil, engine.BadField("messages", "the model '%s' is an encoder and has no chats", e.model.ID)
+		return nil, engine.BadField("messages", "the model '%s' has no chats", e.model.ID)
 	}
-	return e.tok.Encode(*req.Text, req.AddSpecialTokens == nil || *req.AddSpecialTokens)
+	ids, err := e.encode("", *req.Text)
+	if err == nil && (req.AddSpecialTokens == nil || *req.AddSpecialTokens) {
+		ids = slices.Concat(e.prefix, ids, e.suffix)
+	}
+	return ids, err
 }
 
 // Detokenize returns the text of tokens.

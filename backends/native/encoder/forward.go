@@ -9,67 +9,49 @@ import (
 	"pagoda/kernels"
 )
 
-const blockSize = 16 // tokens of a block of keys and values
-
-// workspace holds all that a step writes, made once for the largest batch.
-type workspace struct {
-	s       *spec
-	w       *weights
-	pooling string
-	tokens  int // most of a step
-	seqs    int // texts, likewise
-	maxLen  int
+// bidirectional is the trunk of an encoder: tokens see all of their text, which is computed whole.
+type bidirectional struct {
+	s *spec
+	*weights
 
 	floats *kernels.Buffer
-	x, y   kernels.Tensor // F32 [tokens, hidden]
-	wide   kernels.Tensor // F32 [tokens, max(3·hidden, intermediate)]
-	pooled []kernels.Tensor
+	x, y   kernels.Tensor  // F32 [tokens, hidden]
+	wide   kernels.Tensor  // F32 [tokens, max(3·hidden, intermediate)]
 	kv     kernels.KVCache // of the layer at hand
 	ints   *kernels.Buffer
 	staged []int32
+	picked []float32 // rows that are wanted, where they are not all
 }
 
-func newWorkspace(dev *kernels.Device, s *spec, w *weights, pooling string, tokens, seqs, maxLen int) (*workspace, error) {
-	ws := &workspace{s: s, w: w, pooling: pooling, tokens: tokens, seqs: seqs, maxLen: maxLen}
-	widths := []int{s.Hidden}
-	for _, l := range w.head {
-		widths = append(widths, l.weight.N())
-	}
+func newBidirectional(dev *kernels.Device, s *spec, w *weights, tokens, seqs, maxLen int) (*bidirectional, error) {
+	b := &bidirectional{s: s, weights: w}
 	wide := max(3*s.Hidden, s.Inter)
-	total := tokens * (2*roundUp(s.Hidden) + roundUp(wide))
-	for _, n := range widths {
-		total += seqs * roundUp(n)
-	}
 	var err error
-	if ws.floats, err = dev.Alloc(total*4 + 1024); err != nil {
-		return nil, err
+	if b.floats, err = dev.Alloc((2*roundUp(tokens*s.Hidden) + roundUp(tokens*wide)) * 4); err != nil {
+		return nil, fmt.Errorf("work buffers: %w", err)
 	}
 	at := 0
-	put := func(rows, cols int) kernels.Tensor {
-		t := kernels.NewTensor(ws.floats, at, kernels.F32, rows, cols)
-		at += roundUp(rows*cols) * 4
+	put := func(cols int) kernels.Tensor {
+		t := kernels.NewTensor(b.floats, at, kernels.F32, tokens, cols)
+		at += roundUp(tokens*cols) * 4
 		return t
 	}
-	ws.x, ws.y, ws.wide = put(tokens, s.Hidden), put(tokens, s.Hidden), put(tokens, wide)
-	for _, n := range widths {
-		ws.pooled = append(ws.pooled, put(seqs, n))
-	}
-	blocks := tokens/blockSize + seqs
-	n := 4*roundUp(tokens) + 2*roundUp(seqs+1) + seqs*(maxLen/blockSize+1) + 64
-	ws.staged = make([]int32, n)
-	if ws.ints, err = dev.Alloc(4 * n); err == nil {
-		ws.kv, err = kernels.NewKVCache(dev, kernels.F32, blocks, blockSize, s.Heads, s.Hidden/s.Heads, s.Hidden/s.Heads)
+	b.x, b.y, b.wide = put(s.Hidden), put(s.Hidden), put(wide)
+	n := 4*roundUp(tokens) + 2*roundUp(seqs+1) + roundUp(seqs*(maxLen/blockSize+1))
+	b.staged = make([]int32, n)
+	if b.ints, err = dev.Alloc(4 * n); err == nil {
+		b.kv, err = kernels.NewKVCache(dev, kernels.F32, tokens/blockSize+seqs, blockSize, s.Heads, s.Hidden/s.Heads, s.Hidden/s.Heads)
 	}
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("work buffers: %w", err), ws.close())
+		return nil, errors.Join(fmt.Errorf("work buffers: %w", err), b.close())
 	}
-	return ws, nil
+	return b, nil
 }
 
-// roundUp makes the next tensor start at a multiple of 64 bytes.
-func roundUp(elements int) int { return (elements + 15) &^ 15 }
+func (w *bidirectional) begin(*text) bool { return true }
+func (w *bidirectional) end(*text)        {}
 
-func (w *workspace) close() error {
+func (w *bidirectional) close() error {
 	var errs []error
 	if w.kv.K.Buf != nil {
 		errs = append(errs, w.kv.Close())
@@ -82,31 +64,44 @@ func (w *workspace) close() error {
 	return errors.Join(errs...)
 }
 
-// forward computes a vector for each text, at most seqs with at most tokens tokens together. The vectors are valid until
-// the next call.
-func (w *workspace) forward(s *kernels.Stream, texts []*text) ([][]float32, error) {
-	ids, positions, types, slots, batch := w.stage(texts)
+func (w *bidirectional) forward(s *kernels.Stream, pieces []piece, rows []int32) ([]float32, error) {
+	ids, positions, types, slots, batch := w.stage(pieces)
 	if err := w.ints.Write(0, unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(w.staged))), 4*len(w.staged))); err != nil {
 		return nil, err
 	}
-	n := ids.Cols
-	x, y := w.x.RowRange(0, n), w.y.RowRange(0, n)
+	x, y := w.x.RowRange(0, ids.Cols), w.y.RowRange(0, ids.Cols)
 	if err := w.embed(s, x, y, ids, positions, types); err != nil {
 		return nil, err
 	}
-	for i := range w.w.layers {
-		if err := w.layer(s, &w.w.layers[i], x, y, slots, batch); err != nil {
+	for i := range w.layers {
+		if err := w.layer(s, &w.layers[i], x, y, slots, batch); err != nil {
 			return nil, fmt.Errorf("layer %d: %w", i, err)
 		}
 	}
-	return w.finish(s, texts, x)
+	if err := s.Sync(); err != nil {
+		return nil, err
+	}
+	return w.pick(floats(w.floats, x), rows), nil
+}
+
+// pick returns the rows of x that are wanted.
+func (w *bidirectional) pick(x []float32, rows []int32) []float32 {
+	h := w.s.Hidden
+	if len(rows)*h == len(x) {
+		return x
+	}
+	w.picked = w.picked[:0]
+	for _, row := range rows {
+		w.picked = append(w.picked, x[int(row)*h:][:h]...)
+	}
+	return w.picked
 }
 
 // stage lays the texts end to end, each in blocks of its own.
-func (w *workspace) stage(texts []*text) (ids, positions, types, slots kernels.Tensor, b kernels.AttentionBatch) {
+func (w *bidirectional) stage(pieces []piece) (ids, positions, types, slots kernels.Tensor, b kernels.AttentionBatch) {
 	total, longest := 0, 0
-	for _, t := range texts {
-		total, longest = total+len(t.ids), max(longest, len(t.ids))
+	for _, p := range pieces {
+		total, longest = total+len(p.t.ids), max(longest, len(p.t.ids))
 	}
 	at := 0
 	put := func(rows, cols int) (kernels.Tensor, []int32) {
@@ -120,15 +115,16 @@ func (w *workspace) stage(texts []*text) (ids, positions, types, slots kernels.T
 	positions, position = put(1, total)
 	types, kind = put(1, total)
 	slots, slot = put(1, total)
-	b.QueryStarts, start = put(1, len(texts)+1)
-	b.SeqLens, length = put(1, len(texts))
+	b.QueryStarts, start = put(1, len(pieces)+1)
+	b.SeqLens, length = put(1, len(pieces))
 	width := (longest + blockSize - 1) / blockSize
-	b.BlockTables, table = put(len(texts), width)
-	b.NumSeqs, b.MaxSeqLen = len(texts), longest
+	b.BlockTables, table = put(len(pieces), width)
+	b.NumSeqs, b.MaxSeqLen = len(pieces), longest
 	clear(table)
 	row, block := 0, 0
 	start[0] = 0
-	for i, t := range texts {
+	for i, p := range pieces {
+		t := p.t
 		for k, token := range t.ids {
 			id[row], position[row], kind[row] = token, int32(k+w.s.firstPosition()), 0
 			if k >= t.second && w.s.Types > 1 {
@@ -146,15 +142,15 @@ func (w *workspace) stage(texts []*text) (ids, positions, types, slots kernels.T
 	return ids, positions, types, slots, b
 }
 
-func (w *workspace) embed(s *kernels.Stream, x, y, ids, positions, types kernels.Tensor) error {
-	if err := kernels.Embed(s, x, w.w.words, ids); err != nil {
+func (w *bidirectional) embed(s *kernels.Stream, x, y, ids, positions, types kernels.Tensor) error {
+	if err := kernels.Embed(s, x, w.words, ids); err != nil {
 		return err
 	}
 	// In the reference's order, in which float32 sums differ: (words + types) + positions.
 	for _, t := range []struct {
 		m   *kernels.Matrix
 		ids kernels.Tensor
-	}{{w.w.types, types}, {w.w.positions, positions}} {
+	}{{w.types, types}, {w.positions, positions}} {
 		if err := kernels.Embed(s, y, t.m, t.ids); err != nil {
 			return err
 		}
@@ -162,15 +158,15 @@ func (w *workspace) embed(s *kernels.Stream, x, y, ids, positions, types kernels
 			return err
 		}
 	}
-	return w.norm(s, x, w.w.embedNorm)
+	return w.norm(s, x, w.embedNorm)
 }
 
-func (w *workspace) norm(s *kernels.Stream, x kernels.Tensor, n norm) error {
+func (w *bidirectional) norm(s *kernels.Stream, x kernels.Tensor, n norm) error {
 	return kernels.LayerNorm(s, x, x, n.w, n.b, float32(w.s.Eps))
 }
 
 // layer is a transformer layer with the norms behind the sums.
-func (w *workspace) layer(s *kernels.Stream, l *layer, x, y, slots kernels.Tensor, b kernels.AttentionBatch) error {
+func (w *bidirectional) layer(s *kernels.Stream, l *layer, x, y, slots kernels.Tensor, b kernels.AttentionBatch) error {
 	n, h := x.Rows, w.s.Hidden
 	qkv := w.wide.RowRange(0, n).Columns(0, 3*h)
 	if err := apply(s, qkv, x, l.qkv); err != nil {
@@ -215,36 +211,4 @@ func apply(s *kernels.Stream, out, x kernels.Tensor, l linear) error {
 		return nil
 	}
 	return kernels.Activate(s, out, l.act)
-}
-
-// finish pools the texts' tokens and puts the vectors through the head.
-func (w *workspace) finish(s *kernels.Stream, texts []*text, x kernels.Tensor) ([][]float32, error) {
-	if err := s.Sync(); err != nil {
-		return nil, err
-	}
-	memory := w.floats.Bytes()
-	floats := func(t kernels.Tensor, n int) []float32 {
-		return unsafe.Slice((*float32)(unsafe.Pointer(&memory[t.Off])), n)
-	}
-	h, row := w.s.Hidden, 0
-	rows, pooled := floats(x, x.Rows*h), floats(w.pooled[0], len(texts)*h)
-	for i, t := range texts {
-		pool(w.pooling, pooled[i*h:][:h], rows[row*h:(row+len(t.ids))*h])
-		row += len(t.ids)
-	}
-	for i, l := range w.w.head {
-		if err := apply(s, w.pooled[i+1].RowRange(0, len(texts)), w.pooled[i].RowRange(0, len(texts)), l); err != nil {
-			return nil, err
-		}
-	}
-	if err := s.Sync(); err != nil {
-		return nil, err
-	}
-	last := w.pooled[len(w.pooled)-1]
-	all := floats(last, len(texts)*last.Cols)
-	out := make([][]float32, len(texts))
-	for i := range out {
-		out[i] = all[i*last.Cols:][:last.Cols]
-	}
-	return out, nil
 }

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"math"
 	"path"
+	"slices"
 	"strings"
 
 	"pagoda/checkpoint"
@@ -26,12 +27,22 @@ func PoolingTypes() []string { return []string{poolCLS, poolMean, poolMax, poolL
 
 // sentence is what sentence-transformers' files say.
 type sentence struct {
-	pooling   string
+	pooling   string // "": nothing
 	normalize bool
 	dense     []denseModule
-	maxLen    int    // 0: not said
-	lower     bool   // texts are put in lower case
-	prompt    string // put before each text
+	logits    *logitScore // nil: the score is not of tokens' logits
+	scoreAct  *string     // what scores go through
+	maxLen    int         // 0: not said
+	dims      int         // 0: not said; vectors are cut to that many
+	lower     bool        // texts are put in lower case
+	prompts   map[string]string
+	prompt    string // the name of the one put before texts, where the request does not say; "": none
+}
+
+// logitScore is a module of sentence-transformers that scores by the logits of tokens.
+type logitScore struct {
+	Yes *int `json:"true_token_id"`
+	No  *int `json:"false_token_id"`
 }
 
 // denseModule is a module of sentence-transformers behind the pooling.
@@ -43,10 +54,9 @@ type denseModule struct {
 	Act  string `json:"activation_function"`
 }
 
-// readSentence reads them. Without modules.json it is the mean of all tokens, not normalised: what sentence-transformers
-// makes of a plain checkpoint.
+// readSentence reads them.
 func readSentence(ck *checkpoint.Checkpoint) (*sentence, error) {
-	s := &sentence{pooling: poolMean}
+	s := &sentence{}
 	var modules []struct{ Path, Type string }
 	if err := optionalJSON(ck, "modules.json", &modules); err != nil {
 		return nil, err
@@ -65,6 +75,12 @@ func readSentence(ck *checkpoint.Checkpoint) (*sentence, error) {
 			d := denseModule{path: m.Path}
 			err = optionalJSON(ck, path.Join(m.Path, "config.json"), &d)
 			s.dense = append(s.dense, d)
+		case "LogitScore":
+			s.logits = &logitScore{}
+			err = optionalJSON(ck, path.Join(m.Path, "config.json"), s.logits)
+			if no := s.logits.No; err == nil && (s.logits.Yes == nil || *s.logits.Yes < 0 || no != nil && *no < 0) {
+				err = fmt.Errorf("%s: true_token_id is absent, or an id is negative", m.Path)
+			}
 		case "Normalize":
 			s.normalize = true
 		default:
@@ -74,22 +90,53 @@ func readSentence(ck *checkpoint.Checkpoint) (*sentence, error) {
 			return nil, fmt.Errorf("modules.json: %w", err)
 		}
 	}
-	var bert struct {
+	var transformer struct {
 		MaxLen *int `json:"max_seq_length"`
 		Lower  bool `json:"do_lower_case"`
 	}
-	var prompts struct {
-		Prompts map[string]string `json:"prompts"`
-		Default *string           `json:"default_prompt_name"`
+	var model struct {
+		Prompts  map[string]string `json:"prompts"`
+		Default  *string           `json:"default_prompt_name"`
+		Dims     *int              `json:"truncate_dim"`
+		ScoreAct *string           `json:"activation_fn"`
 	}
-	err := errors.Join(optionalJSON(ck, "sentence_bert_config.json", &bert), optionalJSON(ck, "config_sentence_transformers.json", &prompts))
-	if s.lower = bert.Lower; bert.MaxLen != nil {
-		s.maxLen = *bert.MaxLen
+	err := errors.Join(optionalJSON(ck, "sentence_bert_config.json", &transformer), optionalJSON(ck, "config_sentence_transformers.json", &model))
+	if err != nil {
+		return nil, err
 	}
-	if prompts.Default != nil {
-		s.prompt = prompts.Prompts[*prompts.Default]
+	s.lower, s.prompts, s.scoreAct = transformer.Lower, model.Prompts, model.ScoreAct
+	for to, from := range map[*int]*int{&s.maxLen: transformer.MaxLen, &s.dims: model.Dims} {
+		if from != nil {
+			*to = *from
+		}
 	}
-	return s, err
+	if model.Default != nil {
+		if s.prompt = *model.Default; s.prompt != "" {
+			if _, ok := s.prompts[s.prompt]; !ok {
+				return nil, fmt.Errorf("config_sentence_transformers.json: default_prompt_name: there is no prompt %q", s.prompt)
+			}
+		}
+	}
+	return s, nil
+}
+
+// before is the prompt of that name; nil is the usual one, "" is none.
+func (s *sentence) before(name *string) (text string, ok bool) {
+	if name == nil {
+		name = &s.prompt
+	}
+	text, ok = s.prompts[*name]
+	return text, ok || *name == ""
+}
+
+// first is the name of the first of these prompts that there is, "" if there is none.
+func (s *sentence) first(names ...string) *string {
+	for _, name := range names {
+		if _, ok := s.prompts[name]; ok {
+			return &name
+		}
+	}
+	return new(string)
 }
 
 func (s *sentence) readPooling(ck *checkpoint.Checkpoint, folder string) error {
@@ -107,6 +154,9 @@ func (s *sentence) readPooling(ck *checkpoint.Checkpoint, folder string) error {
 			}
 			found = append(found, way)
 		}
+	}
+	if string(raw["include_prompt"]) == "false" {
+		return errors.New("include_prompt false is not supported")
 	}
 	var mode string
 	if json.Unmarshal(raw["pooling_mode"], &mode) == nil && mode != "" {
@@ -143,30 +193,48 @@ func optionalJSON(ck *checkpoint.Checkpoint, name string, v any) error {
 	return nil
 }
 
-// pool makes one vector, out, of a text's, each of len(out) numbers, one after another.
-func pool(way string, out, rows []float32) {
-	n := len(rows) / len(out)
+// wanted says which of a text's tokens, those of the piece, go into its vector.
+func (p piece) wanted(way string) (from, to int) {
+	n := len(p.t.ids)
 	switch way {
 	case poolCLS:
-		copy(out, rows)
+		return p.t.done, min(p.end, max(p.t.done, 1))
 	case poolLast:
-		copy(out, rows[(n-1)*len(out):])
-	case poolMax:
-		copy(out, rows)
-		for t := 1; t < n; t++ {
-			for i, v := range rows[t*len(out):][:len(out)] {
-				out[i] = max(out[i], v)
+		return min(p.end, max(p.t.done, n-1)), p.end
+	}
+	return p.t.done, p.end
+}
+
+// pool takes the hidden states of the text's next tokens that are wanted, each of h numbers, into its vector. What comes out
+// does not depend on how the text was cut into pieces.
+func (t *text) pool(way string, rows []float32, h int) {
+	for ; len(rows) > 0; rows = rows[h:] {
+		switch {
+		case way == poolMean:
+			t.sum = append(t.sum, make([]float64, h-len(t.sum))...)
+			for i, v := range rows[:h] {
+				t.sum[i] += float64(v)
 			}
-		}
-	case poolMean:
-		for i := range out {
-			sum := 0.0
-			for t := range n {
-				sum += float64(rows[t*len(out)+i])
+		case t.out == nil:
+			t.out = slices.Clone(rows[:h])
+		default: // poolMax
+			for i, v := range rows[:h] {
+				t.out[i] = max(t.out[i], v)
 			}
-			out[i] = float32(sum / float64(n))
 		}
 	}
+}
+
+// vector is what pooling made of all tokens.
+func (t *text) vector() []float32 {
+	if t.sum != nil {
+		t.out = make([]float32, len(t.sum))
+		for i, v := range t.sum {
+			t.out[i] = float32(v / float64(len(t.ids)))
+		}
+		t.sum = nil
+	}
+	return t.out
 }
 
 // normalize gives v length 1, in place. A vector of zeros stays one.

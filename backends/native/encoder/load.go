@@ -112,17 +112,33 @@ func (l *loader) matrix(rows, k int, names ...string) *kernels.Matrix {
 	return m
 }
 
+// row packs a matrix of one row.
+func (l *loader) row(values []float32) *kernels.Matrix {
+	if len(l.problems) > 0 {
+		return nil
+	}
+	part := kernels.MatrixPart{Data: littleEndian(values), DType: kernels.F32, Rows: 1}
+	m, err := l.dev.PackMatrix(kernels.F32, len(values), part)
+	if err != nil {
+		l.bad("the head: %w", err)
+		return nil
+	}
+	l.matrices = append(l.matrices, m)
+	return m
+}
+
 // vector puts the named weights of n elements each one after another, as F32 [1, all].
 func (l *loader) vector(n int, names ...string) kernels.Tensor {
-	var data []byte
+	var values []float32
 	for _, name := range names {
 		if t, ok := l.tensor(name, n); ok {
-			data = appendFloats(data, t)
+			values = append(values, t.Floats()...)
 		}
 	}
 	if len(l.problems) > 0 {
 		return kernels.Tensor{}
 	}
+	data := littleEndian(values)
 	b, err := l.dev.Alloc(len(data))
 	if err != nil {
 		l.bad("%s: %w", names[0], err)
@@ -222,6 +238,13 @@ func (l *loader) dense(open func(folder string) (*checkpoint.Checkpoint, error),
 	return d.Out
 }
 
+func littleEndian(values []float32) (data []byte) {
+	for _, v := range values {
+		data = binary.LittleEndian.AppendUint32(data, math.Float32bits(v))
+	}
+	return data
+}
+
 func dtypeOf(d checkpoint.DType) kernels.DType {
 	switch d {
 	case "BF16":
@@ -230,31 +253,4 @@ func dtypeOf(d checkpoint.DType) kernels.DType {
 		return kernels.F16
 	}
 	return kernels.F32
-}
-
-// appendFloats appends a tensor's elements as float32, little-endian.
-func appendFloats(data []byte, t checkpoint.Tensor) []byte {
-	for d := t.Data; len(d) > 0; d = d[t.DType.Size():] {
-		switch t.DType {
-		case "BF16":
-			data = append(data, 0, 0, d[0], d[1])
-		case "F16":
-			data = binary.LittleEndian.AppendUint32(data, math.Float32bits(float16(binary.LittleEndian.Uint16(d))))
-		default:
-			data = append(data, d[:4]...)
-		}
-	}
-	return data
-}
-
-// float16 converts IEEE 754 binary16.
-func float16(h uint16) float32 {
-	sign, exp, frac := uint32(h>>15)<<31, int(h>>10&31), uint32(h&1023)
-	switch exp {
-	case 0: // subnormal: frac · 2⁻²⁴ is exact
-		return math.Float32frombits(sign | math.Float32bits(float32(frac)/(1<<24)))
-	case 31:
-		return math.Float32frombits(sign | 255<<23 | frac<<13)
-	}
-	return math.Float32frombits(sign | uint32(exp-15+127)<<23 | frac<<13)
 }

@@ -8,17 +8,19 @@ import (
 	"slices"
 	"strings"
 
+	"pagoda/backends/native/model"
 	"pagoda/checkpoint"
 	"pagoda/kernels"
 )
 
-// spec is what config.json says of an encoder.
+// spec is what config.json says of an encoder, or of a decoder that is one's trunk.
 type spec struct {
 	arch      string
-	base      string // what the weights' names begin with
-	roberta   bool   // positions begin behind the padding token's id, pairs have two separators between them
-	labels    bool   // it has a head that scores
-	rawScores bool   // the score is not put through a sigmoid
+	decoder   *model.Spec // nil: the rest describes an encoder
+	base      string      // what the weights' names begin with
+	roberta   bool        // positions begin behind the padding token's id, pairs have two separators between them
+	labels    bool        // it has a head that scores
+	rawScores bool        // the score is not put through a sigmoid
 
 	Vocab       int     `json:"vocab_size"`
 	Hidden      int     `json:"hidden_size"`
@@ -43,6 +45,10 @@ type spec struct {
 	} `json:"sentence_transformers"`
 	Quantization json.RawMessage `json:"quantization_config"`
 
+	// The tokens whose logits a decoder scores by: the one that says no and the one that says yes, or the latter alone.
+	ScoreTokens []string `json:"classifier_from_token"`
+	ScoreMethod string   `json:"method"`
+
 	act kernels.Activation
 }
 
@@ -65,16 +71,37 @@ var architectures = map[string]architecture{
 	"XLMRobertaForSequenceClassification": {base: "roberta.", roberta: true, labels: true},
 }
 
-// Architectures lists the classes that the package serves, as config.json names them.
+// Architectures lists the encoders that the package serves, as config.json names them.
 func Architectures() []string { return slices.Sorted(maps.Keys(architectures)) }
 
-// Serves says whether a configuration is of an encoder of this package.
-func Serves(c *checkpoint.Config) bool {
-	if len(c.Architectures) != 1 {
+// decoderOf is the name by which package model knows the decoder of an architecture, and whether that has a head that scores.
+func decoderOf(arch string) (name string, labels, ok bool) {
+	base, labels := strings.CutSuffix(arch, "ForSequenceClassification")
+	for _, name := range []string{arch, base + "ForCausalLM", strings.TrimSuffix(base, "Model") + "ForCausalLM",
+		strings.TrimSuffix(strings.TrimSuffix(base, "Model"), "Text") + "ForCausalLM"} {
+		if slices.Contains(model.Architectures(), name) {
+			return name, labels, true
+		}
+	}
+	return "", false, false
+}
+
+// Serves says whether a checkpoint is one for this package: an encoder, or a decoder of which its files or the option
+// pooling_type ("" and auto are none) say that it makes vectors or scores.
+func Serves(ck *checkpoint.Checkpoint, poolingType string) bool {
+	c, err := ck.Config()
+	if err != nil || len(c.Architectures) != 1 {
 		return false
 	}
-	_, ok := architectures[c.Architectures[0]]
-	return ok
+	if _, ok := architectures[c.Architectures[0]]; ok {
+		return true
+	}
+	name, _, ok := decoderOf(c.Architectures[0])
+	if !ok || name == c.Architectures[0] && c.Raw["classifier_from_token"] == nil && (poolingType == "" || poolingType == "auto") {
+		_, err := ck.ReadFile("modules.json")
+		return ok && err == nil
+	}
+	return true
 }
 
 var activations = map[string]kernels.Activation{
@@ -92,18 +119,66 @@ func readSpec(ck *checkpoint.Checkpoint) (*spec, error) {
 	if err != nil {
 		return nil, err
 	}
-	if !Serves(c) {
-		return nil, fmt.Errorf("config.json: architectures %q are none of %s", c.Architectures, strings.Join(Architectures(), ", "))
+	if len(c.Architectures) != 1 {
+		return nil, fmt.Errorf("config.json: %d architectures named, want one", len(c.Architectures))
 	}
-	a := architectures[c.Architectures[0]]
-	s := &spec{arch: c.Architectures[0], base: a.base, roberta: a.roberta, labels: a.labels, Eps: 1e-12, Types: 2, Act: "gelu"}
+	s := &spec{arch: c.Architectures[0], Eps: 1e-12, Types: 2, Act: "gelu"}
 	if err := json.Unmarshal(data, s); err != nil {
 		return nil, fmt.Errorf("config.json: %w", err)
 	}
-	if err := s.check(c); err != nil {
+	if a, ok := architectures[s.arch]; ok {
+		s.base, s.roberta, s.labels = a.base, a.roberta, a.labels
+		err = s.check(c)
+	} else {
+		err = s.readDecoder(c)
+	}
+	if err == nil && s.labels {
+		err = s.checkLabels(c)
+	}
+	if err != nil {
 		return nil, fmt.Errorf("config.json: %s: %w", s.arch, err)
 	}
 	return s, nil
+}
+
+// readDecoder has the model package read the configuration.
+func (s *spec) readDecoder(c *checkpoint.Config) (err error) {
+	name, labels, ok := decoderOf(s.arch)
+	if !ok {
+		return fmt.Errorf("it is neither one of %s nor a decoder", strings.Join(Architectures(), ", "))
+	}
+	decoder := *c
+	decoder.Architectures = []string{name}
+	if s.decoder, err = model.NewSpec(&decoder); err != nil {
+		return err
+	}
+	s.labels = labels || len(s.ScoreTokens) > 0
+	s.Vocab, s.Hidden = s.decoder.Vocab, s.decoder.Hidden
+	return nil
+}
+
+// checkLabels checks the head that scores.
+func (s *spec) checkLabels(c *checkpoint.Config) error {
+	switch n := len(s.ScoreTokens); {
+	case n > 2:
+		return fmt.Errorf("classifier_from_token: %d tokens; the score is of one, or of two that say no and yes", n)
+	case n == 1 && s.ScoreMethod == "from_2_way_softmax", n == 2 && s.ScoreMethod == "no_post_processing":
+		return fmt.Errorf("method %q does not go with %d tokens", s.ScoreMethod, n)
+	case n == 0:
+		if n := s.numLabels(c); n != 1 {
+			return fmt.Errorf("%d labels: only models with one, which is the score, are supported", n)
+		}
+	}
+	switch s.ScoreMethod {
+	case "", "from_2_way_softmax", "no_post_processing":
+	default:
+		return fmt.Errorf("method %q is neither from_2_way_softmax nor no_post_processing", s.ScoreMethod)
+	}
+	name := s.Sentence.Act
+	if name == nil {
+		name = s.OldScoreAct
+	}
+	return s.readScoreActivation(name)
 }
 
 func (s *spec) check(c *checkpoint.Config) error {
@@ -143,10 +218,7 @@ func (s *spec) check(c *checkpoint.Config) error {
 	if s.maxLen() < 1 {
 		bad("max_position_embeddings %d leaves no place behind pad_token_id", s.Positions)
 	}
-	if n := s.numLabels(c); s.labels && n != 1 {
-		bad("%d labels: only models with one, which is the score, are supported", n)
-	}
-	return errors.Join(append(errs, s.readScoreActivation())...)
+	return errors.Join(errs...)
 }
 
 // numLabels is the number of the classification's classes, transformers' default being two.
@@ -161,20 +233,18 @@ func (s *spec) numLabels(c *checkpoint.Config) int {
 	return 2
 }
 
-// readScoreActivation reads what sentence-transformers puts scores through: a sigmoid if the configuration does not say.
-func (s *spec) readScoreActivation() error {
-	name := s.Sentence.Act
-	if name == nil {
-		name = s.OldScoreAct
-	}
+// readScoreActivation reads what sentence-transformers puts scores through: a sigmoid if the files do not say.
+func (s *spec) readScoreActivation(name *string) error {
 	switch {
-	case name == nil || strings.HasSuffix(*name, ".Sigmoid"):
-		return nil
+	case name == nil:
+	case strings.HasSuffix(*name, ".Sigmoid"):
+		s.rawScores = false
 	case strings.HasSuffix(*name, ".Identity"):
 		s.rawScores = true
-		return nil
+	default:
+		return fmt.Errorf("activation_fn %q is neither Sigmoid nor Identity", *name)
 	}
-	return fmt.Errorf("activation_fn %q is neither Sigmoid nor Identity", *name)
+	return nil
 }
 
 // firstPosition is the row of a text's first token in the table of positions.
@@ -189,7 +259,20 @@ func (s *spec) firstPosition() int {
 }
 
 // maxLen is how many tokens a text may have.
-func (s *spec) maxLen() int { return s.Positions - s.firstPosition() }
+func (s *spec) maxLen() int {
+	if s.decoder != nil {
+		return s.decoder.MaxLen
+	}
+	return s.Positions - s.firstPosition()
+}
+
+// longest is the most that the option max_model_len may say.
+func (s *spec) longest() int {
+	if s.decoder != nil {
+		return s.decoder.LongestLen
+	}
+	return s.maxLen()
+}
 
 // stored is the dtype that the checkpoint says it was saved in.
 func (s *spec) stored() string {

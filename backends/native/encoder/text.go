@@ -2,29 +2,35 @@ package encoder
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"pagoda/engine"
 )
 
 // embedText makes a request's i-th input tokens.
 func (e *Engine) embedText(req *engine.EmbedRequest, i int) (*text, error) {
-	return e.inputText(&req.Pooling, fmt.Sprintf("input[%d]", i), req.Inputs[i], req.AddSpecialTokens)
+	return e.inputText(&req.Pooling, fmt.Sprintf("input[%d]", i), req.Inputs[i], req.PromptName, req.AddSpecialTokens)
 }
 
-func (e *Engine) inputText(p *engine.Pooling, name string, in engine.Input, addSpecial *bool) (*text, error) {
+// inputText makes an input tokens, behind the prompt of that name.
+func (e *Engine) inputText(p *engine.Pooling, name string, in engine.Input, prompt *string, addSpecial *bool) (*text, error) {
 	if in.Tokens != nil {
-		if k := slices.IndexFunc(in.Tokens, func(id int32) bool { return id < 0 || int(id) >= e.spec.Vocab }); k >= 0 {
-			return nil, engine.BadField(name, "%s: token id %d is not in the vocabulary", name, in.Tokens[k])
+		if err := e.known(name, in.Tokens); err != nil {
+			return nil, err
 		}
 		return e.fit(p, name, nil, in.Tokens, nil)
 	}
-	words := e.sentence.prompt + in.Text
-	if e.sentence.lower {
-		words = strings.ToLower(words)
+	before, ok := e.sentence.before(prompt)
+	if !ok {
+		return nil, engine.BadField("prompt_name", "the model has no prompt %q; it has %q", *prompt, slices.Sorted(maps.Keys(e.sentence.prompts)))
 	}
-	ids, err := e.tok.Encode(words, false)
+	ids, err := e.encode(before, in.Text)
+	if err == nil {
+		err = e.known(name, ids)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -32,6 +38,39 @@ func (e *Engine) inputText(p *engine.Pooling, name string, in engine.Input, addS
 		return e.fit(p, name, nil, ids, nil)
 	}
 	return e.fit(p, name, e.prefix, ids, e.suffix)
+}
+
+// encode makes a text tokens, behind a prompt of the model's own. The spelling of a control token in the text stays text.
+func (e *Engine) encode(prompt, words string) ([]int32, error) {
+	all := prompt + words
+	if e.sentence.lower {
+		all = strings.ToLower(all)
+	}
+	var cuts []int
+	for _, s := range e.tok.Special() {
+		_, first := utf8.DecodeRuneInString(s.Content)
+		if first == len(s.Content) {
+			continue // it cannot be cut
+		}
+		for at := max(0, len(prompt)-len(s.Content)+1); ; {
+			i := strings.Index(all[at:], s.Content)
+			if i < 0 {
+				break
+			}
+			at += i + first
+			cuts = append(cuts, at)
+		}
+	}
+	slices.Sort(cuts)
+	return e.tok.EncodeCut(all, slices.Compact(cuts))
+}
+
+// known refuses tokens that the model has no embedding for.
+func (e *Engine) known(name string, ids []int32) error {
+	if k := slices.IndexFunc(ids, func(id int32) bool { return id < 0 || int(id) >= e.spec.Vocab }); k >= 0 {
+		return engine.BadField(name, "%s: token id %d is not in the model's vocabulary", name, ids[k])
+	}
+	return nil
 }
 
 // limit is how many tokens an input may have.
@@ -77,11 +116,14 @@ func (e *Engine) fit(p *engine.Pooling, name string, prefix, ids, suffix []int32
 // the longer of the two.
 func (e *Engine) pairText(req *engine.ScoreRequest, i int) (*text, error) {
 	p, name := req.Pairs[i], fmt.Sprintf("%s[%d]", req.Field, i)
-	a, err := e.tok.Encode(p.First, false)
+	if req.Instruction != "" {
+		return nil, engine.BadField("instruction", "the model '%s' takes no instruction", req.Model)
+	}
+	a, err := e.encode("", p.First)
 	if err != nil {
 		return nil, err
 	}
-	b, err := e.tok.Encode(p.Second, false)
+	b, err := e.encode("", p.Second)
 	if err != nil {
 		return nil, err
 	}

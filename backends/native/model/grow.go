@@ -49,7 +49,7 @@ func (g *Growth) rows(t checkpoint.Tensor) kernels.MatrixPart {
 		sum := make([]float64, width)
 		for i := range n {
 			at := row(i) * size
-			for j, v := range floats(checkpoint.Tensor{DType: t.DType, Data: t.Data[at : at+size]}) {
+			for j, v := range (checkpoint.Tensor{DType: t.DType, Data: t.Data[at : at+size]}).Floats() {
 				sum[j] += float64(v)
 			}
 		}

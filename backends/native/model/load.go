@@ -308,7 +308,7 @@ func (l *loader) values(name string) []float32 {
 	if l.err != nil {
 		return nil
 	}
-	return floats(l.tensor(name))
+	return l.tensor(name).Floats()
 }
 
 // f32 puts values into the buffer of small tensors.
@@ -337,32 +337,4 @@ func kernelDType(d checkpoint.DType) kernels.DType {
 		return kernels.F16
 	}
 	return kernels.F32
-}
-
-// floats converts a tensor's elements.
-func floats(t checkpoint.Tensor) []float32 {
-	out := make([]float32, 0, len(t.Data)/t.DType.Size())
-	for d := t.Data; len(d) > 0; d = d[t.DType.Size():] {
-		switch t.DType {
-		case "BF16":
-			out = append(out, math.Float32frombits(uint32(binary.LittleEndian.Uint16(d))<<16))
-		case "F16":
-			out = append(out, float16(binary.LittleEndian.Uint16(d)))
-		default:
-			out = append(out, math.Float32frombits(binary.LittleEndian.Uint32(d)))
-		}
-	}
-	return out
-}
-
-// float16 converts IEEE 754 binary16.
-func float16(h uint16) float32 {
-	sign, exp, frac := uint32(h>>15)<<31, int(h>>10&31), uint32(h&1023)
-	switch exp {
-	case 0: // subnormal: frac · 2⁻²⁴ is exact
-		return math.Float32frombits(sign | math.Float32bits(float32(frac)/(1<<24)))
-	case 31:
-		return math.Float32frombits(sign | 255<<23 | frac<<13)
-	}
-	return math.Float32frombits(sign | uint32(exp-15+127)<<23 | frac<<13)
 }

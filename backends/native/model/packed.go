@@ -132,7 +132,7 @@ func (s *Spec) findFP8(w *checkpoint.Weights, name string, codes checkpoint.Tens
 			return found, fmt.Errorf("shape of %s: %v, want %v", scaleName, scales.Shape, want)
 		}
 	}
-	f.Scales = floats(scales)
+	f.Scales = scales.Floats()
 	found.packed = f
 	return found, nil
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 
 	"pagoda/checkpoint"
 	"pagoda/kernels"
@@ -68,6 +69,38 @@ func NewSpec(c *checkpoint.Config) (*Spec, error) {
 		return nil, fmt.Errorf("config.json: %s: %w", name, errors.Join(b.problems...))
 	}
 	return b.Spec, nil
+}
+
+// OutputRow returns what a token's logit is the product of with the last hidden state, Hidden numbers, from a checkpoint.
+func (s *Spec) OutputRow(w *checkpoint.Weights, id int) ([]float32, error) {
+	name := s.names.head()
+	if s.TiedHead {
+		name = s.names.embed()
+	}
+	name = s.names.in(w)(name)
+	t, ok := w.Tensor(name)
+	switch {
+	case s.LogitSoftcap != 0:
+		return nil, fmt.Errorf("%s caps its logits (final_logit_softcapping): one is no product", s.Arch)
+	case !ok:
+		return nil, fmt.Errorf("missing: %s", name)
+	case !slices.Equal(t.Shape, []int{s.Vocab, s.Hidden}) || !floatTypes[t.DType]:
+		return nil, fmt.Errorf("%s is %s %v, want F32, BF16 or F16 %v", name, t.DType, t.Shape, []int{s.Vocab, s.Hidden})
+	}
+	size := s.Hidden * t.DType.Size()
+	t.Data = t.Data[id*size:][:size]
+	row := t.Floats()
+	for i := range row {
+		row[i] *= cmp.Or(s.LogitScale, 1)
+	}
+	return row, nil
+}
+
+// WithoutHead makes the model one for hidden states: its output matrix is not loaded, and a checkpoint need not have it. more
+// are what the names of tensors begin with that the checkpoint may have beside the decoder.
+func (s *Spec) WithoutHead(more ...string) {
+	s.TiedHead = true
+	s.names.unused = append(slices.Clip(s.names.unused), more...)
 }
 
 // WeightBytes is the memory that a Model with these options takes, to be known before it is loaded.

@@ -8,6 +8,14 @@ import (
 
 var cacheDTypes = []DType{F32, BF16, FP8, I8}
 
+// dtypesOf are the dtypes of cache with which a test tries its i-th case: all, or, under an emulator, one after the other.
+func dtypesOf(i int) []DType {
+	if testing.Short() {
+		return cacheDTypes[i%len(cacheDTypes):][:1]
+	}
+	return cacheDTypes
+}
+
 // paged is a batch over one cache: every sequence's keys, values and queries of all its positions.
 type paged struct {
 	r         *rig
@@ -91,8 +99,8 @@ func TestPagedAttention(t *testing.T) {
 		{16, 14, 2, 64}, {16, 4, 4, 128}, {16, 6, 2, 80}, {4, 2, 1, 16}, {32, 3, 3, 20}, {7, 8, 2, 24}, {16, 70, 1, 8},
 	}
 	eachVariant(t, func(r *rig) {
-		for _, c := range cases {
-			for _, dt := range cacheDTypes {
+		for i, c := range cases {
+			for _, dt := range dtypesOf(i) {
 				lens := []int{1, 17, 64, 150}
 				if c.dim == 64 {
 					lens = append(lens, 1100)
@@ -121,7 +129,7 @@ func TestPagedAttention(t *testing.T) {
 // blocks, chunks and splits, values of another size than keys, sequences that are shorter than the window.
 func TestAttentionOptions(t *testing.T) {
 	eachVariant(t, func(r *rig) {
-		for _, c := range []struct {
+		for i, c := range []struct {
 			blockSize, heads, kvHeads, dim, vdim int
 			o                                    AttentionOptions
 			sinks                                bool
@@ -139,7 +147,7 @@ func TestAttentionOptions(t *testing.T) {
 			{16, 3, 1, 48, 80, AttentionOptions{Window: 90}, false},
 			{7, 3, 1, 20, 12, AttentionOptions{}, true},
 		} {
-			for _, dt := range cacheDTypes {
+			for _, dt := range dtypesOf(i) {
 				p := newPaged(r, dt, c.blockSize, c.heads, c.kvHeads, c.dim, c.vdim, 1, 17, 150, 1100)
 				p.o = c.o
 				p.o.Scale = 0.2
@@ -166,7 +174,7 @@ func TestAttentionOptions(t *testing.T) {
 // or on the number of threads.
 func TestPagedAttentionBatchInvariance(t *testing.T) {
 	eachThreads(t, func(rigs []*rig) {
-		for _, c := range []struct {
+		for i, c := range []struct {
 			heads, kvHeads, dim, vdim, n int
 			o                            AttentionOptions
 		}{
@@ -178,9 +186,9 @@ func TestPagedAttentionBatchInvariance(t *testing.T) {
 				c.n = 100
 			}
 			if testing.Short() { // under an emulator
-				c.heads, c.kvHeads = c.heads/2, c.kvHeads/2
+				c.heads, c.kvHeads = c.heads/c.kvHeads, 1
 			}
-			for _, dt := range cacheDTypes {
+			for _, dt := range dtypesOf(i) {
 				r := rigs[0]
 				p := newPaged(r, dt, 16, c.heads, c.kvHeads, c.dim, c.vdim, c.n, 130, 5)
 				p.o = c.o
@@ -191,8 +199,8 @@ func TestPagedAttentionBatchInvariance(t *testing.T) {
 				for _, other := range rigs {
 					for _, step := range []int{1, 1 + r.IntN(70), 64} {
 						from := 0
-						if step == 1 {
-							from = c.n - 90 // decode one by one is slow: the end only, over the border of a split
+						if step == 1 || testing.Short() {
+							from = c.n - 90 // one by one, and under an emulator, is slow: the end only, over the border of a split
 						}
 						for at := from; at < c.n; at += step {
 							end := min(at+step, c.n)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 
 	"pagoda/checkpoint"
 )
@@ -51,6 +52,16 @@ func (b *builder) layers(layer func(i int) LayerSpec) {
 	for i := range n {
 		b.Layers = append(b.Layers, layer(i))
 	}
+}
+
+// oneOf is which of several keys that mean the same the configuration has, or all of them.
+func (b *builder) oneOf(keys ...string) string {
+	for _, key := range keys {
+		if raw := b.c.Raw[key]; raw != nil && string(raw) != "null" {
+			return key
+		}
+	}
+	return strings.Join(keys, " or ")
 }
 
 // between reports a size that is not 1 to most, so that no product of sizes overflows.

@@ -5,7 +5,7 @@ import "pagoda/kernels"
 // deepseekV2 is DeepSeek V2 and V2.5, and DeepSeek-Coder-V2.
 func deepseekV2(b *builder) {
 	b.begin()
-	a, x := b.latent(1536), b.experts(b.c.MoEIntermediateSize)
+	a, x := b.latent(1536), b.experts("moe_intermediate_size", b.c.MoEIntermediateSize)
 	b.only("rope_interleave", "true")
 	b.only("scoring_func", `"softmax"`)
 	b.only("norm_topk_prob", "false")

@@ -185,7 +185,7 @@ func qwen35(b *builder) {
 
 // qwen35Moe is Qwen3.5's text model with experts, which are saved one by one or, as published, in stacks.
 func qwen35Moe(b *builder) {
-	x := b.experts(b.c.MoEIntermediateSize)
+	x := b.experts("moe_intermediate_size", b.c.MoEIntermediateSize)
 	x.Stacks = []string{"mlp.experts.gate_up_proj", "mlp.experts.down_proj"}
 	x.Routing.Normalize, x.Shared, x.SharedGate = true, b.sharedExpert(), "mlp.shared_expert_gate"
 	b.qwen35Names()

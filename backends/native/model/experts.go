@@ -34,9 +34,11 @@ type Experts struct {
 	SharedGate string // the projection to a number whose sigmoid weighs that, "" for a weight of 1
 }
 
-// experts reads the keys that mean the same in all architectures with experts, which are inter wide, and names what most have.
-func (b *builder) experts(inter int) *Experts {
+// experts reads the keys that mean the same in all architectures with experts, whose width is that of a key, and names what
+// most have.
+func (b *builder) experts(key string, inter int) *Experts {
 	c := b.c
+	b.between(key, inter, 1<<19)
 	x := &Experts{Router: "mlp.gate", Routing: kernels.Routing{Scale: 1}, Count: max(c.NumExperts, c.NumLocalExperts, c.NumRoutedExperts),
 		Chosen: c.NumExpertsPerToken, Inter: inter, Act: b.activation()}
 	x.named("mlp.experts.", "gate_proj", "up_proj", "down_proj")
@@ -50,8 +52,7 @@ func (x *Experts) named(prefix, gate, up, down string) {
 }
 
 func (x *Experts) check(b *builder) {
-	b.between("the number of experts", x.Count, 1<<12)
-	b.between("the intermediate size of experts", x.Inter, 1<<19)
+	b.between(b.oneOf("num_experts", "num_local_experts", "n_routed_experts"), x.Count, 1<<12)
 	b.between("num_experts_per_tok", x.Chosen, max(x.Count, 1))
 	if r := x.Routing; r.Groups > 1 {
 		size := x.Count / r.Groups
@@ -63,9 +64,6 @@ func (x *Experts) check(b *builder) {
 	}
 	if !(x.Routing.Scale > 0 && x.Routing.Scale < 1e6) {
 		b.bad("routed_scaling_factor %g is not between 0 and 1e6", x.Routing.Scale)
-	}
-	if x.Shared != nil {
-		b.between("the intermediate size of shared experts", x.Shared.Inter, 1<<19)
 	}
 }
 

@@ -213,13 +213,16 @@ func TestMixtures(t *testing.T) {
 
 func TestUnsupportedMixtures(t *testing.T) {
 	for _, tt := range []struct{ keys, want string }{
-		{`"architectures":["Qwen3MoeForCausalLM"];"num_experts":null`, "the number of experts is missing"},
+		{`"architectures":["Qwen3MoeForCausalLM"];"num_experts":null`, "num_experts or num_local_experts or n_routed_experts is missing"},
 		{`"architectures":["Qwen3MoeForCausalLM"];"num_experts_per_tok":5`, "num_experts_per_tok is 5, must be 1 to 4"},
-		{`"architectures":["Qwen3MoeForCausalLM"];"moe_intermediate_size":null`, "the intermediate size of experts is missing"},
+		{`"architectures":["Qwen3MoeForCausalLM"];"moe_intermediate_size":null`, "moe_intermediate_size is missing"},
 		{`"architectures":["Qwen3MoeForCausalLM"];"decoder_sparse_step":0`, "decoder_sparse_step is 0"},
-		{`"architectures":["Qwen2MoeForCausalLM"]`, "the intermediate size of shared experts is missing"},
+		{`"architectures":["Qwen2MoeForCausalLM"]`, "shared_expert_intermediate_size is missing"},
 		{`"architectures":["OlmoeForCausalLM"];"clip_qkv":8`, "clip_qkv 8 is not supported"},
 		{`"architectures":["Glm4MoeForCausalLM"];"n_group":3`, "n_group 3 and topk_group 1 do not fit 1 of 4 experts"},
+		{`"architectures":["Glm4MoeForCausalLM"];"n_shared_experts":-1`, "n_shared_experts is -1"},
+		{`"architectures":["DeepseekV3ForCausalLM"];"num_experts":null;"n_routed_experts":0;"first_k_dense_replace":0`, "n_routed_experts is 0"},
+		{`"architectures":["MixtralForCausalLM"];"num_experts":null`, "num_experts or num_local_experts or n_routed_experts is missing"},
 		{`"architectures":["Glm4MoeForCausalLM"];"n_group":-1`, "n_group is -1"},
 		{`"architectures":["Glm4MoeForCausalLM"];"routed_scaling_factor":-1`, "routed_scaling_factor -1"},
 		{`"architectures":["Glm4MoeForCausalLM"];"scoring_func":"softmax"`, `scoring_func "softmax" is not supported`},

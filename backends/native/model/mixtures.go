@@ -12,7 +12,7 @@ import (
 // mixtral is Mistral with experts.
 func mixtral(b *builder) {
 	b.begin()
-	a, x := b.attention(), b.experts(b.c.IntermediateSize)
+	a, x := b.attention(), b.experts("intermediate_size", b.c.IntermediateSize)
 	a.Window = b.window(0)
 	x.Router, x.Routing.Normalize = "block_sparse_moe.gate", true
 	x.named("block_sparse_moe.experts.", "w1", "w3", "w2")
@@ -58,7 +58,7 @@ func (b *builder) qwenExperts(shared *Dense) func(i int) FeedForward {
 	if b.c.MLPBias {
 		b.bad("mlp_bias is not supported")
 	}
-	x, d, step := b.experts(b.c.MoEIntermediateSize), b.dense(), or(b.c.DecoderSparseStep, 1)
+	x, d, step := b.experts("moe_intermediate_size", b.c.MoEIntermediateSize), b.dense(), or(b.c.DecoderSparseStep, 1)
 	if x.Routing.Normalize = or(b.c.NormTopKProb, false); shared != nil {
 		x.Shared, x.SharedGate = shared, "mlp.shared_expert_gate"
 	}
@@ -75,6 +75,7 @@ func (b *builder) qwenExperts(shared *Dense) func(i int) FeedForward {
 
 // sharedExpert is what every token takes beside the experts of Qwen's families.
 func (b *builder) sharedExpert() *Dense {
+	b.between("shared_expert_intermediate_size", b.c.SharedExpertIntermediateSize, 1<<19)
 	return &Dense{GateUp: []string{"mlp.shared_expert.gate_proj", "mlp.shared_expert.up_proj"}, Down: "mlp.shared_expert.down_proj",
 		Inter: b.c.SharedExpertIntermediateSize, Act: b.activation()}
 }
@@ -82,7 +83,7 @@ func (b *builder) sharedExpert() *Dense {
 // olmoe is OLMoE.
 func olmoe(b *builder) {
 	b.begin()
-	a, x := b.attention(), b.experts(b.c.IntermediateSize)
+	a, x := b.attention(), b.experts("intermediate_size", b.c.IntermediateSize)
 	a.QNorm, a.KNorm, a.WholeNorms = "self_attn.q_norm", "self_attn.k_norm", true
 	a.QKVBias, a.OBias = b.attentionBias(), b.attentionBias()
 	b.only("clip_qkv", "null")
@@ -94,7 +95,7 @@ func olmoe(b *builder) {
 // graniteMoe is Granite 3 with experts, which are saved as stacks.
 func graniteMoe(b *builder) {
 	granite(b)
-	x := b.experts(b.c.IntermediateSize)
+	x := b.experts("intermediate_size", b.c.IntermediateSize)
 	x.Router, x.Routing.Scores = "block_sparse_moe.router.layer", kernels.LogitScores
 	x.GateUp, x.Down = []string{"block_sparse_moe.input_linear.weight"}, "block_sparse_moe.output_linear.weight"
 	for i := range b.Layers {
@@ -124,7 +125,7 @@ func (b *builder) scoredExperts(absent kernels.Routing, dense int) func(i int) F
 	c := b.c
 	b.only("scoring_func", `"sigmoid"`)
 	b.only("topk_method", `"noaux_tc"`)
-	x := b.experts(c.MoEIntermediateSize)
+	x := b.experts("moe_intermediate_size", b.c.MoEIntermediateSize)
 	x.ScoreBias = "mlp.gate.e_score_correction_bias"
 	x.Routing = kernels.Routing{Scores: kernels.SigmoidScores, Normalize: or(c.NormTopKProb, true),
 		Scale: float32(or(c.RoutedScalingFactor, float64(absent.Scale))), Groups: or(c.NGroup, absent.Groups),
@@ -139,7 +140,7 @@ func (b *builder) scoredExperts(absent kernels.Routing, dense int) func(i int) F
 func (b *builder) denseFirst(x *Experts, shared, dense int) func(i int) FeedForward {
 	b.only("moe_layer_freq", "1")
 	d := b.dense()
-	if n := shared; n != 0 {
+	if n := shared; n != 0 && b.between("n_shared_experts", n, 1<<10) {
 		x.Shared = &Dense{GateUp: []string{"mlp.shared_experts.gate_proj", "mlp.shared_experts.up_proj"},
 			Down: "mlp.shared_experts.down_proj", Inter: n * x.Inter, Act: d.Act}
 	}
@@ -157,7 +158,7 @@ func gptOss(b *builder) {
 	b.begin()
 	c := b.c
 	c.HeadDim = cmp.Or(c.HeadDim, 64)
-	a, x := b.attention(), b.experts(c.IntermediateSize)
+	a, x := b.attention(), b.experts("intermediate_size", b.c.IntermediateSize)
 	a.QKVBias, a.OBias, a.Sinks = or(c.AttentionBias, true), or(c.AttentionBias, true), "self_attn.sinks"
 	x.Router, x.RouterBias, x.Routing.Scores = "mlp.router", true, kernels.LogitScores
 	x.GateUp, x.Down, x.Bias, x.Turned, x.Woven = []string{"mlp.experts.gate_up_proj"}, "mlp.experts.down_proj", true, true, true

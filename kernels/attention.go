@@ -17,9 +17,10 @@ type AttentionBatch struct {
 type AttentionOptions struct {
 	Scale         float32 // multiplies the products of queries and keys
 	Softcap       float32 // 0: none; else scores become cap*tanh(score/cap)
-	Window        int     // 0: all; else a query sees that many positions, its own the last of them
+	Window        int     // 0: all; else a query sees the positions that are less than that away
 	Sinks         Tensor  // zero: none; F32 [1, num_heads]: a score per head that counts in the softmax's sum and has no value
-	Bidirectional bool    // a query sees all of its sequence's positions; not with a Window
+	Bias          Tensor  // zero: none; F32 [num_heads, 2n-1]: column n-1+d is added to scores of positions d after the query's
+	Bidirectional bool    // a query sees positions after its own too
 }
 
 // PagedAttention computes attention of each query over its own sequence's cached keys and values:
@@ -34,7 +35,7 @@ type AttentionOptions struct {
 // steps. Rows of out that belong to no sequence stay as they are.
 //
 // Source: Kwon et al. 2023, arXiv:2309.06180 (paging); Milakov and Gimelshein 2018, arXiv:1805.02867 (online softmax); Xiao et
-// al. 2023, arXiv:2309.17453 (sinks, here one learnt score per head as in gpt-oss).
+// al. 2023, arXiv:2309.17453 (sinks, here one learnt score per head as in gpt-oss); Raffel et al. 2019, arXiv:1910.10683 (bias).
 func PagedAttention(s *Stream, out, q Tensor, c KVCache, b AttentionBatch, numHeads int, o AttentionOptions) error {
 	if err := checkPagedAttention(out, q, c, b, numHeads, o); err != nil {
 		return fmt.Errorf("paged attention: %w", err)
@@ -63,15 +64,23 @@ func checkPagedAttention(out, q Tensor, c KVCache, b AttentionBatch, numHeads in
 	if err := out.check("out", f32orBF16, q.Rows, numHeads*c.ValueDim); err != nil {
 		return err
 	}
-	if err := o.check(numHeads); err != nil {
+	if err := o.check(numHeads, b.MaxSeqLen); err != nil {
 		return err
 	}
 	return b.check(q.Rows, c)
 }
 
-func (o AttentionOptions) check(numHeads int) error {
-	if o.Window < 0 || o.Window > 0 && o.Bidirectional || !(o.Softcap >= 0) {
-		return fmt.Errorf("window %d, bidirectional %t, softcap %g: %w", o.Window, o.Bidirectional, o.Softcap, ErrShape)
+func (o AttentionOptions) check(numHeads, maxSeqLen int) error {
+	if o.Window < 0 || !(o.Softcap >= 0) {
+		return fmt.Errorf("window %d, softcap %g: %w", o.Window, o.Softcap, ErrShape)
+	}
+	if o.Bias.Rows > 0 {
+		if err := o.Bias.check("bias", onlyF32, numHeads, -1); err != nil {
+			return err
+		}
+		if o.Bias.Cols%2 == 0 || o.Bias.Cols < 2*maxSeqLen-1 {
+			return fmt.Errorf("bias has %d columns for %d positions: %w", o.Bias.Cols, maxSeqLen, ErrShape)
+		}
 	}
 	if o.Sinks.Rows == 0 {
 		return nil

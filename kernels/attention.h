@@ -72,16 +72,22 @@ static size_t cut_buffers(const attention_job *j, int rows, float *p, buffers *b
   return used;
 }
 
+// position is that of a row of the tile.
+INLINE int64_t position(const attention_job *j, const part *t, int row) {
+  int64_t queries = j->b.starts[t->seq + 1] - j->b.starts[t->seq];
+  return j->b.lens[t->seq] - queries + t->q0 + row / j->group;
+}
+
 // seen is the end of the positions that a row of the tile sees.
 INLINE int64_t seen(const attention_job *j, const part *t, int row) {
-  if (j->how.bidirectional) return j->b.lens[t->seq];
-  int64_t queries = j->b.starts[t->seq + 1] - j->b.starts[t->seq];
-  return j->b.lens[t->seq] - queries + t->q0 + row / j->group + 1;
+  if (!j->how.bidirectional) return position(j, t, row) + 1;
+  const int64_t all = j->b.lens[t->seq];
+  return j->how.window > 0 ? lower(all, position(j, t, row) + j->how.window) : all;
 }
 
 // unseen is how many positions come before those that a row of the tile sees.
 INLINE int64_t unseen(const attention_job *j, const part *t, int row) {
-  int64_t end = seen(j, t, row);
+  int64_t end = position(j, t, row) + 1;
   return j->how.window > 0 && end > j->how.window ? end - j->how.window : 0;
 }
 
@@ -338,6 +344,14 @@ static __attribute__((noinline)) void cap_scores(float *scores, int n, float cap
   for (int i = 0; i < n; i += VL) v_store(scores + i, v_mul(v_tanh(v_mul(v_load(scores + i), by)), to));
 }
 
+// add_bias adds to n scores, those of positions from p0 on, what belongs to their distances from a row's own.
+static __attribute__((noinline)) void add_bias(const attention_job *j, const part *t, int row, int64_t p0, float *scores, int n) {
+  const float *bias = j->how.bias + (t->kv_head * j->group + row % j->group) * j->how.bias_stride + p0 - position(j, t, row);
+  const vf unit = v_set1(LOG2E);
+  for (int i = 0; i < n; i += VL)
+    v_store(scores + i, v_fma(load_part(bias + i, n - i < VL ? n - i : VL), unit, v_load(scores + i)));
+}
+
 // mask_scores makes the first n scores those of positions that are not seen.
 static __attribute__((noinline)) void mask_scores(float *scores, int n) {
   for (int i = 0; i < n; i++) scores[i] = -INFINITY;
@@ -382,6 +396,7 @@ static void weigh_rows(const attention_job *j, const part *t, const buffers *b, 
       for (int p = 0; j->c.dt == KN_I8 && p < own; p += VL)
         v_store(scores + p, v_mul(v_load(scores + p), v_load(b->k_scales + p)));
       if (j->how.softcap > 0) cap_scores(scores, own, j->how.softcap);
+      if (j->how.bias) add_bias(j, t, i, p0, scores, own);
       mask_scores(scores, (int)lower(own, unseen(j, t, i) - p0));
       if (j->c.dt == KN_I8)
         weigh(1, b->scores + i * SCORES, own, fill, b, b->now + i * state);

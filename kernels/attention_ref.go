@@ -111,19 +111,20 @@ func (refBackend) pagedAttention(out, q Tensor, c KVCache, b AttentionBatch, num
 		for kvHead := range c.NumKVHeads {
 			keys, values := c.load(b.BlockTables.ints(s), kvHead, length)
 			for i := range queries {
-				from, to := 0, length-queries+i+1
+				own := length - queries + i
+				from, to := 0, own+1
 				if o.Bidirectional {
 					to = length
 				}
 				if o.Window > 0 {
-					from = max(0, to-o.Window)
+					from, to = max(0, own+1-o.Window), min(to, own+o.Window)
 				}
 				for h := kvHead * group; h < (kvHead+1)*group; h++ {
 					scores := make([]float64, to-from)
 					for p := range scores {
 						scores[p] = dot(q.f32(first + i)[h*c.HeadDim:][:c.HeadDim], keys[(from+p)*c.HeadDim:][:c.HeadDim])
 					}
-					attend(rows[i*out.Cols+h*c.ValueDim:][:c.ValueDim], scores, values[from*c.ValueDim:], o.weigh(scores, h))
+					attend(rows[i*out.Cols+h*c.ValueDim:][:c.ValueDim], scores, values[from*c.ValueDim:], o.weigh(scores, h, from-own))
 				}
 			}
 		}
@@ -134,8 +135,9 @@ func (refBackend) pagedAttention(out, q Tensor, c KVCache, b AttentionBatch, num
 	return nil
 }
 
-// weigh turns the products of a query of head h with its keys into weights and returns their sum, the sink's with it.
-func (o AttentionOptions) weigh(scores []float64, h int) (sum float64) {
+// weigh turns the products of a query of head h with keys, the first of them `away` positions after its own, into weights and
+// returns their sum, the sink's with it.
+func (o AttentionOptions) weigh(scores []float64, h, away int) (sum float64) {
 	most := math.Inf(-1)
 	if o.Sinks.Rows > 0 {
 		most = float64(o.Sinks.f32(0)[h])
@@ -144,6 +146,9 @@ func (o AttentionOptions) weigh(scores []float64, h int) (sum float64) {
 		scores[p] *= float64(o.Scale)
 		if o.Softcap > 0 {
 			scores[p] = float64(o.Softcap) * math.Tanh(scores[p]/float64(o.Softcap))
+		}
+		if o.Bias.Rows > 0 {
+			scores[p] += float64(o.Bias.f32(h)[o.Bias.Cols/2+away+p])
 		}
 		most = max(most, scores[p])
 	}

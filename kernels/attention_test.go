@@ -132,27 +132,35 @@ func TestAttentionOptions(t *testing.T) {
 		for i, c := range []struct {
 			blockSize, heads, kvHeads, dim, vdim int
 			o                                    AttentionOptions
-			sinks                                bool
+			more                                 string
 		}{
-			{16, 4, 2, 64, 64, AttentionOptions{Window: 1}, false},
-			{16, 4, 2, 64, 64, AttentionOptions{Window: 64}, false},
-			{16, 14, 2, 32, 32, AttentionOptions{Window: 100}, false},
-			{16, 4, 1, 64, 64, AttentionOptions{Window: 512}, false},
-			{7, 4, 2, 20, 20, AttentionOptions{Window: 33}, false},
-			{16, 4, 2, 64, 64, AttentionOptions{Softcap: 2}, false},
-			{16, 4, 4, 16, 16, AttentionOptions{}, true},
-			{16, 4, 4, 16, 16, AttentionOptions{Window: 40, Softcap: 1.5}, true},
-			{16, 6, 2, 32, 32, AttentionOptions{Bidirectional: true}, false},
-			{16, 5, 1, 144, 128, AttentionOptions{}, false},
-			{16, 3, 1, 48, 80, AttentionOptions{Window: 90}, false},
-			{7, 3, 1, 20, 12, AttentionOptions{}, true},
+			{16, 4, 2, 64, 64, AttentionOptions{Window: 1}, ""},
+			{16, 4, 2, 64, 64, AttentionOptions{Window: 64}, ""},
+			{16, 14, 2, 32, 32, AttentionOptions{Window: 100}, ""},
+			{16, 4, 1, 64, 64, AttentionOptions{Window: 512}, ""},
+			{7, 4, 2, 20, 20, AttentionOptions{Window: 33}, ""},
+			{16, 4, 2, 64, 64, AttentionOptions{Softcap: 2}, ""},
+			{16, 4, 4, 16, 16, AttentionOptions{}, "sinks"},
+			{16, 4, 4, 16, 16, AttentionOptions{Window: 40, Softcap: 1.5}, "sinks"},
+			{16, 6, 2, 32, 32, AttentionOptions{Bidirectional: true}, ""},
+			{16, 6, 2, 32, 32, AttentionOptions{Bidirectional: true, Window: 65}, ""},
+			{16, 4, 4, 16, 16, AttentionOptions{Bidirectional: true, Window: 1}, ""},
+			{7, 4, 1, 20, 20, AttentionOptions{Bidirectional: true, Window: 530}, ""},
+			{16, 12, 12, 16, 16, AttentionOptions{Bidirectional: true}, "bias"},
+			{7, 4, 2, 20, 20, AttentionOptions{Window: 100, Softcap: 2}, "bias"},
+			{16, 5, 1, 144, 128, AttentionOptions{}, ""},
+			{16, 3, 1, 48, 80, AttentionOptions{Window: 90}, ""},
+			{7, 3, 1, 20, 12, AttentionOptions{}, "sinks"},
 		} {
 			for _, dt := range dtypesOf(i) {
 				p := newPaged(r, dt, c.blockSize, c.heads, c.kvHeads, c.dim, c.vdim, 1, 17, 150, 1100)
 				p.o = c.o
 				p.o.Scale = 0.2
-				if c.sinks {
+				switch c.more {
+				case "sinks":
 					p.o.Sinks = r.random(F32, 1, c.heads)
+				case "bias":
+					p.o.Bias = r.random(F32, c.heads, 2*1103-1)
 				}
 				for name, pieces := range map[string][]piece{
 					"prefill": {{0, 0, 1}, {1, 0, 17}, {2, 0, 150}},

@@ -197,6 +197,9 @@ func (c *cBackend) pagedAttention(
 	if o.Sinks.Rows > 0 {
 		how.sinks = (*C.float)(o.Sinks.ptr())
 	}
+	if n := o.Bias.Cols; o.Bias.Rows > 0 {
+		how.bias, how.bias_stride = (*C.float)(unsafe.Add(o.Bias.ptr(), n/2*F32.Size())), C.int64_t(o.Bias.Stride)
+	}
 	return result(C.kn_attention(c.dev, cTensor(out), cTensor(q), cCache(cache), batch, C.int(numHeads), how))
 }
 

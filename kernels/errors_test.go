@@ -77,7 +77,10 @@ func TestHostileArguments(t *testing.T) {
 			return AddGroups(r.s, r.random(F32, 2, 4), r.ints(0, 3, 2), r.random(F32, 2, 4))
 		}},
 		{"attention window", "window", ErrShape, func() error {
-			return AttentionOptions{Window: 3, Bidirectional: true}.check(heads)
+			return AttentionOptions{Window: -1}.check(heads, 1)
+		}},
+		{"attention bias", "bias has 7 columns for 5 positions", ErrShape, func() error {
+			return AttentionOptions{Bias: r.random(F32, heads, 7)}.check(heads, 5)
 		}},
 		{"add", "add: y", ErrShape, func() error { return Add(r.s, x, y.RowRange(0, 2)) }},
 		{"gather row", "gather: rows[0] is 3", ErrIndex, func() error { return Gather(r.s, out, x, r.ints(3, 0, 0)) }},

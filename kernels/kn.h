@@ -42,6 +42,8 @@ typedef struct {
   float scale, softcap;
   int32_t window, bidirectional;
   const float *sinks; // NULL: none
+  const float *bias;  // of a distance of 0, head 0; NULL: none
+  int64_t bias_stride;
 } kn_attend;
 
 typedef struct {

@@ -74,7 +74,7 @@ func everyVariant(t *testing.T, f func(t *testing.T, variant string)) {
 
 func TestGoldenEmbeddings(t *testing.T) {
 	everyVariant(t, func(t *testing.T, variant string) {
-		for _, name := range []string{"bert", "roberta", "xlm-roberta"} {
+		for _, name := range []string{"bert", "roberta", "xlm-roberta", "distilbert", "mpnet", "modernbert"} {
 			for _, pooling := range PoolingTypes() {
 				e, g := open(t, name, Options{Kernels: variant, PoolingType: pooling})
 				for i, v := range embed(t, e, g.Texts...) {
@@ -91,7 +91,7 @@ func TestGoldenEmbeddings(t *testing.T) {
 
 func TestGoldenScores(t *testing.T) {
 	everyVariant(t, func(t *testing.T, variant string) {
-		for _, name := range []string{"bert-score", "xlm-roberta-score"} {
+		for _, name := range []string{"bert-score", "xlm-roberta-score", "distilbert-score", "mpnet-score", "modernbert-score"} {
 			e, g := open(t, name, Options{Kernels: variant})
 			req := &engine.ScoreRequest{Pooling: engine.Pooling{Model: "m"}}
 			for _, p := range g.Pairs {
@@ -121,12 +121,18 @@ func wantParam(t *testing.T, err error, param string) {
 
 // TestBatchInvariance: vectors are the same, bit for bit, alone and among those of other requests.
 func TestBatchInvariance(t *testing.T) {
-	alone, g := open(t, "bert", Options{MaxNumSeqs: 1})
+	for _, name := range []string{"bert", "mpnet", "modernbert"} {
+		t.Run(name, func(t *testing.T) { testBatchInvariance(t, name) })
+	}
+}
+
+func testBatchInvariance(t *testing.T, name string) {
+	alone, g := open(t, name, Options{MaxNumSeqs: 1})
 	var want [][]float32
 	for _, s := range g.Texts {
 		want = append(want, embed(t, alone, s)[0])
 	}
-	e, _ := open(t, "bert", Options{MaxBatchedTokens: 64, MaxNumSeqs: 7})
+	e, _ := open(t, name, Options{MaxBatchedTokens: 64, MaxNumSeqs: 7})
 	var wg sync.WaitGroup
 	for w := range 8 {
 		wg.Go(func() {

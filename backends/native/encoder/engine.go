@@ -150,7 +150,7 @@ func (e *Engine) load() error {
 // chooseHead settles the pooling and what follows it: what the options say, else the files, else what is usual.
 func (e *Engine) chooseHead() error {
 	s, spec := e.sentence, e.spec
-	scored := poolCLS // by which token a head scores
+	scored := spec.HeadPooling // what a head scores
 	if spec.decoder != nil {
 		scored = poolLast
 		if s.logits != nil {
@@ -173,7 +173,7 @@ func (e *Engine) chooseHead() error {
 			return fmt.Errorf("pooling_type: %q is none of auto, %s", p, strings.Join(PoolingTypes(), ", "))
 		}
 		if spec.labels && p != scored {
-			return fmt.Errorf("pooling_type: %s scores by one token (%s), not %s", spec.arch, scored, p)
+			return fmt.Errorf("pooling_type: %s scores by %s, not %s", spec.arch, scored, p)
 		}
 		s.pooling = p
 	}

@@ -16,7 +16,7 @@ type bidirectional struct {
 
 	floats *kernels.Buffer
 	x, y   kernels.Tensor  // F32 [tokens, hidden]
-	wide   kernels.Tensor  // F32 [tokens, max(3·hidden, intermediate)]
+	wide   kernels.Tensor  // F32 [tokens, max(3·hidden, intermediate)], with gates three times the latter
 	kv     kernels.KVCache // of the layer at hand
 	ints   *kernels.Buffer
 	staged []int32
@@ -26,6 +26,9 @@ type bidirectional struct {
 func newBidirectional(dev *kernels.Device, s *spec, w *weights, tokens, seqs, maxLen int) (*bidirectional, error) {
 	b := &bidirectional{s: s, weights: w}
 	wide := max(3*s.Hidden, s.Inter)
+	if s.gated {
+		wide = max(wide, 3*s.Inter)
+	}
 	var err error
 	if b.floats, err = dev.Alloc((2*roundUp(tokens*s.Hidden) + roundUp(tokens*wide)) * 4); err != nil {
 		return nil, fmt.Errorf("work buffers: %w", err)
@@ -74,9 +77,12 @@ func (w *bidirectional) forward(s *kernels.Stream, pieces []piece, rows []int32)
 		return nil, err
 	}
 	for i := range w.layers {
-		if err := w.layer(s, &w.layers[i], x, y, slots, batch); err != nil {
+		if err := w.layer(s, &w.layers[i], x, y, positions, slots, batch); err != nil {
 			return nil, fmt.Errorf("layer %d: %w", i, err)
 		}
+	}
+	if err := w.final.apply(s, x, x); err != nil {
+		return nil, err
 	}
 	if err := s.Sync(); err != nil {
 		return nil, err
@@ -127,7 +133,7 @@ func (w *bidirectional) stage(pieces []piece) (ids, positions, types, slots kern
 		t := p.t
 		for k, token := range t.ids {
 			id[row], position[row], kind[row] = token, int32(k+w.s.firstPosition()), 0
-			if k >= t.second && w.s.Types > 1 {
+			if k >= t.second && w.types != nil && w.s.Types > 1 {
 				kind[row] = 1
 			}
 			slot[row] = int32((block+k/blockSize)*blockSize + k%blockSize)
@@ -151,6 +157,9 @@ func (w *bidirectional) embed(s *kernels.Stream, x, y, ids, positions, types ker
 		m   *kernels.Matrix
 		ids kernels.Tensor
 	}{{w.types, types}, {w.positions, positions}} {
+		if t.m == nil {
+			continue
+		}
 		if err := kernels.Embed(s, y, t.m, t.ids); err != nil {
 			return err
 		}
@@ -158,46 +167,93 @@ func (w *bidirectional) embed(s *kernels.Stream, x, y, ids, positions, types ker
 			return err
 		}
 	}
-	return w.norm(s, x, w.embedNorm)
+	return w.embedNorm.apply(s, x, x)
 }
 
-func (w *bidirectional) norm(s *kernels.Stream, x kernels.Tensor, n norm) error {
-	return kernels.LayerNorm(s, x, x, n.w, n.b, float32(w.s.Eps))
-}
-
-// layer is a transformer layer with the norms behind the sums.
-func (w *bidirectional) layer(s *kernels.Stream, l *layer, x, y, slots kernels.Tensor, b kernels.AttentionBatch) error {
+// layer is a transformer layer: x += mixer(x), x += feed-forward(x), with the norms behind the sums or before their parts.
+func (w *bidirectional) layer(s *kernels.Stream, l *layer, x, y, positions, slots kernels.Tensor, b kernels.AttentionBatch) error {
 	n, h := x.Rows, w.s.Hidden
-	qkv := w.wide.RowRange(0, n).Columns(0, 3*h)
-	if err := apply(s, qkv, x, l.qkv); err != nil {
+	in, err := w.before(s, l.mixNorm, x, y)
+	if err != nil {
 		return err
+	}
+	qkv := w.wide.RowRange(0, n).Columns(0, 3*h)
+	if err := apply(s, qkv, in, l.qkv); err != nil {
+		return err
+	}
+	if l.rotary.Rows > 0 {
+		if err := kernels.RoPE(s, qkv.Columns(0, 2*h), positions, l.rotary, 2*w.s.Heads, kernels.Halves); err != nil {
+			return err
+		}
 	}
 	if err := kernels.StoreKV(s, w.kv, qkv.Columns(h, 2*h), qkv.Columns(2*h, 3*h), slots); err != nil {
 		return err
 	}
-	scale := float32(1 / math.Sqrt(float64(h/w.s.Heads)))
 	mixed := w.wide.RowRange(0, n).Columns(h, 2*h) // the keys are stored already
-	if err := kernels.PagedAttention(s, y, qkv.Columns(0, h), w.kv, b, w.s.Heads,
-		kernels.AttentionOptions{Scale: scale, Bidirectional: true}); err != nil {
+	if err := kernels.PagedAttention(s, y, qkv.Columns(0, h), w.kv, b, w.s.Heads, kernels.AttentionOptions{
+		Scale: float32(1 / math.Sqrt(float64(h/w.s.Heads))), Window: l.window, Bias: w.distances, Bidirectional: true}); err != nil {
 		return err
 	}
 	if err := apply(s, mixed, y, l.out); err != nil {
 		return err
 	}
-	if err := errors.Join(kernels.Add(s, x, mixed), w.norm(s, x, l.mixNorm)); err != nil {
+	if err := w.add(s, x, mixed, l.mixNorm); err != nil {
 		return err
 	}
-	ff := w.wide.RowRange(0, n).Columns(0, w.s.Inter)
-	if err := apply(s, ff, x, l.up); err != nil {
+	if in, err = w.before(s, l.ffNorm, x, y); err != nil {
 		return err
 	}
-	if err := apply(s, y, ff, l.down); err != nil {
+	if err := w.feedForward(s, l, y, in); err != nil {
 		return err
 	}
-	return errors.Join(kernels.Add(s, x, y), w.norm(s, x, l.ffNorm))
+	return w.add(s, x, y, l.ffNorm)
 }
 
-// apply computes out = act(x·weightᵀ + bias).
+// before is what a part of a layer gets: x, or in y the norm of it.
+func (w *bidirectional) before(s *kernels.Stream, n norm, x, y kernels.Tensor) (kernels.Tensor, error) {
+	if !w.s.preNorm || n.w.Rows == 0 {
+		return x, nil
+	}
+	return y, n.apply(s, y, x)
+}
+
+// add adds what a part of a layer made.
+func (w *bidirectional) add(s *kernels.Stream, x, made kernels.Tensor, n norm) error {
+	if err := kernels.Add(s, x, made); err != nil || w.s.preNorm {
+		return err
+	}
+	return n.apply(s, x, x)
+}
+
+func (w *bidirectional) feedForward(s *kernels.Stream, l *layer, out, in kernels.Tensor) error {
+	n := w.s.Inter
+	wide := w.wide.RowRange(0, in.Rows)
+	ff := wide.Columns(0, n)
+	if !w.s.gated {
+		if err := apply(s, ff, in, l.up); err != nil {
+			return err
+		}
+		return apply(s, out, ff, l.down)
+	}
+	both := wide.Columns(n, 3*n)
+	if err := apply(s, both, in, l.up); err != nil {
+		return err
+	}
+	if err := kernels.GatedMul(s, ff, both, w.s.act); err != nil {
+		return err
+	}
+	return apply(s, out, ff, l.down)
+}
+
+// apply computes out = norm(x); out may be x.
+func (n norm) apply(s *kernels.Stream, out, x kernels.Tensor) error {
+	if n.w.Rows == 0 {
+		return nil
+	}
+	return kernels.LayerNorm(s, out, x, n.w, n.b, n.eps)
+}
+
+// apply computes out = norm(act(x·weightᵀ + bias)).
 func apply(s *kernels.Stream, out, x kernels.Tensor, l linear) error {
 	if err := kernels.MatMul(s, out, x, l.weight); err != nil {
 		return err
@@ -207,8 +263,10 @@ func apply(s *kernels.Stream, out, x kernels.Tensor, l linear) error {
 			return err
 		}
 	}
-	if l.act == 0 {
-		return nil
+	if l.act != 0 {
+		if err := kernels.Activate(s, out, l.act); err != nil {
+			return err
+		}
 	}
-	return kernels.Activate(s, out, l.act)
+	return l.norm.apply(s, out, out)
 }

@@ -1,12 +1,15 @@
 package encoder
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
 	"slices"
 	"strings"
+
+	"github.com/go-json-experiment/json/jsontext"
 
 	"pagoda/backends/native/model"
 	"pagoda/checkpoint"
@@ -17,29 +20,41 @@ import (
 type spec struct {
 	arch      string
 	decoder   *model.Spec // nil: the rest describes an encoder
-	base      string      // what the weights' names begin with
-	roberta   bool        // positions begin behind the padding token's id, pairs have two separators between them
+	*family               // of an encoder
 	labels    bool        // it has a head that scores
 	rawScores bool        // the score is not put through a sigmoid
 
-	Vocab       int     `json:"vocab_size"`
-	Hidden      int     `json:"hidden_size"`
-	Inter       int     `json:"intermediate_size"`
-	NumLayers   int     `json:"num_hidden_layers"`
-	Heads       int     `json:"num_attention_heads"`
-	Positions   int     `json:"max_position_embeddings"`
-	Types       int     `json:"type_vocab_size"`
-	Eps         float64 `json:"layer_norm_eps"`
-	Act         string  `json:"hidden_act"`
-	Position    string  `json:"position_embedding_type"`
-	Decoder     bool    `json:"is_decoder"`
-	PadTokenID  *int    `json:"pad_token_id"`
-	TorchDType  string  `json:"torch_dtype"`
-	DType       string  `json:"dtype"`
-	Matryoshka  bool    `json:"is_matryoshka"`
-	Dimensions  []int   `json:"matryoshka_dimensions"`
-	NumLabels   *int    `json:"num_labels"`
-	OldScoreAct *string `json:"sbert_ce_default_activation_function"`
+	Vocab      int     `json:"vocab_size"`
+	Hidden     int     `json:"hidden_size"`
+	Inter      int     `json:"intermediate_size"`
+	NumLayers  int     `json:"num_hidden_layers"`
+	Heads      int     `json:"num_attention_heads"`
+	Positions  int     `json:"max_position_embeddings"`
+	Types      int     `json:"type_vocab_size"`
+	Eps        float64 `json:"layer_norm_eps"`
+	Act        string  `json:"hidden_act"`
+	Position   string  `json:"position_embedding_type"`
+	Decoder    bool    `json:"is_decoder"`
+	PadTokenID *int    `json:"pad_token_id"`
+	TorchDType string  `json:"torch_dtype"`
+	DType      string  `json:"dtype"`
+	Matryoshka bool    `json:"is_matryoshka"`
+	Dimensions []int   `json:"matryoshka_dimensions"`
+	NumLabels  *int    `json:"num_labels"`
+
+	AttentionBias bool `json:"attention_bias"`
+	MLPBias       bool `json:"mlp_bias"`
+	NormBias      bool `json:"norm_bias"`
+	HeadBias      bool `json:"classifier_bias"`
+
+	Buckets     int      `json:"relative_attention_num_buckets"` // of distances, those after and before
+	GlobalEvery int      `json:"global_attn_every_n_layers"`
+	LocalPlaces int      `json:"local_attention"`
+	GlobalTheta float64  `json:"global_rope_theta"`
+	LocalTheta  *float64 `json:"local_rope_theta"`
+	HeadPooling string   `json:"classifier_pooling"`
+	HeadActName string   `json:"classifier_activation"`
+	OldScoreAct *string  `json:"sbert_ce_default_activation_function"`
 	Sentence    struct {
 		Act *string `json:"activation_fn"`
 	} `json:"sentence_transformers"`
@@ -49,30 +64,9 @@ type spec struct {
 	ScoreTokens []string `json:"classifier_from_token"`
 	ScoreMethod string   `json:"method"`
 
-	act kernels.Activation
+	act, headAct kernels.Activation
+	rotaries     []rotary // of layers; nil: positions have embeddings
 }
-
-// architecture is what the names of transformers' classes mean.
-type architecture struct {
-	base            string
-	roberta, labels bool
-}
-
-var architectures = map[string]architecture{
-	"BertModel":                           {base: "bert."},
-	"BertForMaskedLM":                     {base: "bert."},
-	"BertForSequenceClassification":       {base: "bert.", labels: true},
-	"RobertaModel":                        {base: "roberta.", roberta: true},
-	"RobertaForMaskedLM":                  {base: "roberta.", roberta: true},
-	"RobertaForSequenceClassification":    {base: "roberta.", roberta: true, labels: true},
-	"CamembertModel":                      {base: "roberta.", roberta: true},
-	"XLMRobertaModel":                     {base: "roberta.", roberta: true},
-	"XLMRobertaForMaskedLM":               {base: "roberta.", roberta: true},
-	"XLMRobertaForSequenceClassification": {base: "roberta.", roberta: true, labels: true},
-}
-
-// Architectures lists the encoders that the package serves, as config.json names them.
-func Architectures() []string { return slices.Sorted(maps.Keys(architectures)) }
 
 // decoderOf is the name by which package model knows the decoder of an architecture, and whether that has a head that scores.
 func decoderOf(arch string) (name string, labels, ok bool) {
@@ -115,21 +109,14 @@ func readSpec(ck *checkpoint.Checkpoint) (*spec, error) {
 	if err != nil {
 		return nil, err
 	}
-	data, err := ck.ReadFile("config.json")
-	if err != nil {
-		return nil, err
-	}
 	if len(c.Architectures) != 1 {
 		return nil, fmt.Errorf("config.json: %d architectures named, want one", len(c.Architectures))
 	}
 	s := &spec{arch: c.Architectures[0], Eps: 1e-12, Types: 2, Act: "gelu"}
-	if err := json.Unmarshal(data, s); err != nil {
-		return nil, fmt.Errorf("config.json: %w", err)
-	}
 	if a, ok := architectures[s.arch]; ok {
-		s.base, s.roberta, s.labels = a.base, a.roberta, a.labels
-		err = s.check(c)
-	} else {
+		s.family, s.labels = a.family, a.labels
+		err = s.readEncoder(c)
+	} else if err = s.read(c.Raw); err == nil {
 		err = s.readDecoder(c)
 	}
 	if err == nil && s.labels {
@@ -139,6 +126,36 @@ func readSpec(ck *checkpoint.Checkpoint) (*spec, error) {
 		return nil, fmt.Errorf("config.json: %s: %w", s.arch, err)
 	}
 	return s, nil
+}
+
+// read takes the values of keys.
+func (s *spec) read(keys map[string]jsontext.Value) error {
+	data, err := json.Marshal(keys)
+	if err != nil {
+		return err
+	}
+	return json.Unmarshal(data, s)
+}
+
+// readEncoder reads what an encoder's configuration says in its words, or what is usual.
+func (s *spec) readEncoder(c *checkpoint.Config) error {
+	s.AttentionBias, s.MLPBias, s.NormBias, s.HeadBias = true, true, true, true
+	s.Buckets, s.GlobalEvery, s.LocalPlaces, s.GlobalTheta = 32, 3, 128, 160000
+	s.LocalTheta, s.HeadPooling, s.HeadActName = new(10000.0), poolCLS, "gelu"
+	if s.defaults != nil {
+		s.defaults(s)
+	}
+	keys := maps.Clone(c.Raw)
+	for ours, theirs := range s.keys {
+		delete(keys, ours)
+		if value, ok := c.Raw[theirs]; ok {
+			keys[ours] = value
+		}
+	}
+	if err := s.read(keys); err != nil {
+		return err
+	}
+	return s.check(c)
 }
 
 // readDecoder has the model package read the configuration.
@@ -191,20 +208,22 @@ func (s *spec) check(c *checkpoint.Config) error {
 		{"vocab_size", s.Vocab, 1 << 24}, {"hidden_size", s.Hidden, 1 << 15}, {"intermediate_size", s.Inter, 1 << 17},
 		{"num_hidden_layers", s.NumLayers, 1 << 10}, {"num_attention_heads", s.Heads, 1 << 10},
 		{"max_position_embeddings", s.Positions, 1 << 20}, {"type_vocab_size", s.Types, 1 << 10},
+		{"relative_attention_num_buckets", s.Buckets, 1 << 10}, {"global_attn_every_n_layers", s.GlobalEvery, 1 << 10},
+		{"local_attention", s.LocalPlaces, 1 << 20},
 	} {
 		if n.value < 1 || n.value > n.max {
-			bad("%s is %d, must be 1 to %d", n.key, n.value, n.max)
+			bad("%s is %d, must be 1 to %d", s.word(n.key), n.value, n.max)
 		}
 	}
 	if s.Heads > 0 && s.Hidden%s.Heads != 0 {
-		bad("hidden_size %d is no multiple of num_attention_heads %d", s.Hidden, s.Heads)
+		bad("%s %d is no multiple of %s %d", s.word("hidden_size"), s.Hidden, s.word("num_attention_heads"), s.Heads)
 	}
 	if !(s.Eps > 0 && s.Eps < 1) {
-		bad("layer_norm_eps %g is not between 0 and 1", s.Eps)
+		bad("%s %g is not between 0 and 1", s.word("layer_norm_eps"), s.Eps)
 	}
 	var ok bool
 	if s.act, ok = activations[s.Act]; !ok {
-		bad("hidden_act %q is none of %v", s.Act, slices.Sorted(maps.Keys(activations)))
+		bad("%s %q is none of %v", s.word("hidden_act"), s.Act, slices.Sorted(maps.Keys(activations)))
 	}
 	if s.Position != "" && s.Position != "absolute" {
 		bad("position_embedding_type %q is not supported, only absolute", s.Position)
@@ -215,10 +234,78 @@ func (s *spec) check(c *checkpoint.Config) error {
 	if q := string(s.Quantization); q != "" && q != "null" {
 		bad("quantization_config: quantized weights of encoders are not supported")
 	}
+	if s.headAct, ok = s.family.headAct, true; s.headNorm != "" {
+		s.headAct, ok = activations[s.HeadActName]
+	}
+	if !ok {
+		bad("classifier_activation %q is none of %v", s.HeadActName, slices.Sorted(maps.Keys(activations)))
+	}
+	if s.HeadPooling != poolCLS && s.HeadPooling != poolMean {
+		bad("classifier_pooling %q is neither cls nor mean", s.HeadPooling)
+	}
+	if s.positions == "" && len(errs) == 0 {
+		errs = append(errs, s.readRotary(c))
+	}
 	if s.maxLen() < 1 {
 		bad("max_position_embeddings %d leaves no place behind pad_token_id", s.Positions)
 	}
 	return errors.Join(errs...)
+}
+
+// word is what the configuration calls a key.
+func (s *spec) word(key string) string { return cmp.Or(s.keys[key], key) }
+
+// rotary says where a layer's tokens are and how far they see.
+type rotary struct {
+	theta  float64
+	window int // 0: all; else the positions less than that away
+}
+
+// readRotary reads which layers see all of a text, and their rotary positions.
+func (s *spec) readRotary(c *checkpoint.Config) error {
+	if n := len(c.LayerTypes); c.LayerTypes != nil && n != s.NumLayers {
+		return fmt.Errorf("layer_types has %d elements for %d layers", n, s.NumLayers)
+	}
+	if s.Hidden/s.Heads%2 != 0 {
+		return fmt.Errorf("heads of %d numbers, which is odd, cannot be turned", s.Hidden/s.Heads)
+	}
+	all, near := rotary{theta: s.GlobalTheta}, rotary{s.GlobalTheta, s.LocalPlaces/2 + 1}
+	if s.LocalTheta != nil {
+		near.theta = *s.LocalTheta
+	}
+	if p := c.RopeParameters; p != nil {
+		if p.RopeTheta != 0 || p.Kind() != "default" {
+			return errors.New("rope_parameters: they must be those of full_attention and sliding_attention")
+		}
+		for to, from := range map[*rotary]*checkpoint.RopeParameters{&all: p.FullAttention, &near: p.SlidingAttention} {
+			if from.Kind() != "default" {
+				return fmt.Errorf("rope_parameters: rope_type %q is not supported", from.Kind())
+			}
+			if from != nil && from.RopeTheta != 0 {
+				to.theta = from.RopeTheta
+			}
+		}
+	}
+	if !(all.theta > 0 && near.theta > 0) {
+		return fmt.Errorf("rope_theta is %g and %g, must be positive", all.theta, near.theta)
+	}
+	for i := range s.NumLayers {
+		kind := "sliding_attention"
+		if c.LayerTypes != nil {
+			kind = c.LayerTypes[i]
+		} else if i%s.GlobalEvery == 0 {
+			kind = "full_attention"
+		}
+		switch kind {
+		case "full_attention":
+			s.rotaries = append(s.rotaries, all)
+		case "sliding_attention":
+			s.rotaries = append(s.rotaries, near)
+		default:
+			return fmt.Errorf("layer_types: %q is neither full_attention nor sliding_attention", kind)
+		}
+	}
+	return nil
 }
 
 // numLabels is the number of the classification's classes, transformers' default being two.

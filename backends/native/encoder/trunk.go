@@ -54,7 +54,7 @@ func (e *Engine) loadEncoder(l *loader) error {
 	if l.dtype, ok = dtypes[name]; !ok {
 		return fmt.Errorf("infer_dtype: %q is none of auto, float32, bfloat16, float16", name)
 	}
-	l.all(e.spec)
+	l.all(e.spec, e.maxLen)
 	return nil
 }
 

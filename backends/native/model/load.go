@@ -158,8 +158,8 @@ func (l *loader) all() {
 		l.layers = append(l.layers, l.layer(i))
 	}
 	for _, r := range s.Ropes {
-		values := r.table(s.switchLen(l.maxLen))
-		values = append(values, r.table(l.maxLen)...)
+		values := r.Table(s.switchLen(l.maxLen))
+		values = append(values, r.Table(l.maxLen)...)
 		l.ropes = append(l.ropes, l.f32(s.ropeRows(l.maxLen), r.Dim, values))
 	}
 	l.bytes += int64(l.at)

@@ -212,10 +212,10 @@ func (s *Spec) switchLen(length int) int {
 // of up to switchLen, then those of longer ones.
 func (s *Spec) ropeRows(length int) int { return s.switchLen(length) + length }
 
-// table is [length, Dim]: in row p the cosines of p·f for each frequency f, then the sines. Angles are rounded to
+// Table is [length, Dim]: in row p the cosines of p·f for each frequency f, then the sines. Angles are rounded to
 // float32 before, as the reference library does: at position 40,000 the difference is visible. Where frequencies depend on
 // a sequence's length, length stands for it.
-func (r Rope) table(length int) []float32 {
+func (r Rope) Table(length int) []float32 {
 	dim, half, amplitude := r.Dim, r.Dim/2, cmp.Or(float32(r.Amplitude), 1)
 	table := make([]float32, length*dim)
 	for i := range half {

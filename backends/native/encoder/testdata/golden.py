@@ -36,37 +36,38 @@ def tokenizer(folder, roberta):
     return fast, len(vocab)
 
 
-def case(name, model, roberta, **more):
+def case(name, model, roberta, sizes=SIZES, **more):
     folder = pathlib.Path(name)
     shutil.rmtree(folder, ignore_errors=True)
     torch.manual_seed(len(name))
     tok, size = tokenizer(folder, roberta)
     config = getattr(transformers, model.split("For")[0].removesuffix("Model") + "Config")(
-        vocab_size=size, **SIZES, **(dict(type_vocab_size=1, pad_token_id=1) if roberta else {}), **more)
+        vocab_size=size, **sizes, **(dict(type_vocab_size=1, pad_token_id=1) if roberta else {}), **more)
     m = getattr(transformers, model)(config).eval().float()
     with torch.no_grad():
         for n, p in m.named_parameters():
             noise = torch.randn(p.shape)
             p.copy_(noise / p.shape[-1] ** 0.5 if p.dim() > 1 and "embeddings" not in n else
-                    1 + 0.2 * noise if "LayerNorm.weight" in n else 0.5 * noise)
+                    1 + 0.2 * noise if p.dim() == 1 and n.endswith("orm.weight") else 0.5 * noise)
     m.save_pretrained(folder)
+    types = getattr(config, "type_vocab_size", 1) > 1
     out = {}
     with torch.no_grad():
         if "Sequence" in model:
             out["pairs"] = PAIRS
-            out["logits"] = [m(**encode(tok, *p, roberta)).logits[0].tolist()[0] for p in PAIRS]
+            out["logits"] = [m(**encode(tok, *p, types)).logits[0].tolist()[0] for p in PAIRS]
         else:
             out["texts"] = TEXTS
-            hidden = [m(**encode(tok, t, None, roberta)).last_hidden_state[0] for t in TEXTS]
+            hidden = [m(**encode(tok, t, None, types)).last_hidden_state[0] for t in TEXTS]
             out["pooled"] = {"cls": [h[0].tolist() for h in hidden], "mean": [h.mean(0).tolist() for h in hidden],
                              "max": [h.max(0).values.tolist() for h in hidden], "last": [h[-1].tolist() for h in hidden]}
     (folder / "golden.json").write_text(json.dumps(out))
 
 
-def encode(tok, a, b, roberta):
+def encode(tok, a, b, types):
     e = tok._tokenizer.encode(a, b) if b else tok._tokenizer.encode(a)
     out = dict(input_ids=torch.tensor([e.ids]))
-    if not roberta:
+    if types:
         out["token_type_ids"] = torch.tensor([e.type_ids])
     return out
 
@@ -76,3 +77,11 @@ case("bert-score", "BertForSequenceClassification", False, num_labels=1)
 case("roberta", "RobertaModel", True, hidden_act="gelu_new")
 case("xlm-roberta", "XLMRobertaModel", True)
 case("xlm-roberta-score", "XLMRobertaForSequenceClassification", True, num_labels=1)
+case("mpnet", "MPNetModel", True)
+case("mpnet-score", "MPNetForSequenceClassification", True, num_labels=1)
+DISTIL = dict(dim=32, hidden_dim=48, n_layers=2, n_heads=4, max_position_embeddings=40)
+case("distilbert", "DistilBertModel", False, DISTIL)
+case("distilbert-score", "DistilBertForSequenceClassification", False, DISTIL, num_labels=1)
+MODERN = dict(SIZES, num_hidden_layers=4, local_attention=8, pad_token_id=0, bos_token_id=2, eos_token_id=3, cls_token_id=2, sep_token_id=3)
+case("modernbert", "ModernBertModel", False, MODERN)
+case("modernbert-score", "ModernBertForSequenceClassification", False, MODERN, num_labels=1, classifier_pooling="mean")

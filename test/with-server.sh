@@ -1,10 +1,10 @@
 #!/bin/sh
 # with-server.sh COMMAND...: runs COMMAND while bin/pagoda serves the built-in model on a free port; its address is in
-# BASE_URL. More options for the server go into SERVE_ARGS. Fails if COMMAND fails or the server does not end well.
+# BASE_URL. A file of options, or more of them, go into SERVE_ARGS. Fails if COMMAND fails or the server does not end well.
 set -eu
 mkdir -p build
 log=$(mktemp build/server.XXXXXX)
-bin/pagoda serve --port 0 --log-format json ${SERVE_ARGS:-} 2>"$log" &
+bin/pagoda serve ${SERVE_ARGS:-} --port 0 --log-format json 2>"$log" &
 server=$!
 trap 'kill $server 2>/dev/null || true' EXIT
 url() { sed -n 's/.*"url":"\([^"]*\)".*"message":"ready".*/\1/p' "$log"; }

@@ -1,5 +1,6 @@
 // The openai package against a running server; BASE_URL says where.
 import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
 import test from "node:test";
 import OpenAI from "openai";
 
@@ -77,10 +78,42 @@ test("completions", async () => {
   assert.equal(r.choices[0].text, "Hi! How can I help you?");
 });
 
+const golden = (name) => JSON.parse(readFileSync(`backends/native/encoder/testdata/${name}/golden.json`));
+const near = (got, want) => got.length === want.length && want.every((x, i) => Math.abs(got[i] - x) <= 1e-4);
+
+test("embeddings", async () => {
+  const { texts, vectors, queries, cut, tokens } = golden("qwen3-embedding");
+  const ask = async (more) => {
+    const r = await client.embeddings.create({ model: "qwen3-embedding", input: texts[0], ...more });
+    assert.equal(r.usage.prompt_tokens, r.usage.total_tokens);
+    return r.data.map((d) => d.embedding);
+  };
+  const full = texts.flatMap((t, i) => (t ? [i] : [])); // texts that are not empty
+  const many = await ask({ input: full.map((i) => texts[i]) }); // as base64, which the client decodes
+  assert.ok(full.every((i, k) => near(many[k], vectors[i])));
+  assert.ok(near((await ask({ encoding_format: "float" }))[0], vectors[0]));
+  assert.ok(near((await ask({ dimensions: 6 }))[0], cut[0]));
+  assert.ok(near((await ask({ input: tokens[3] }))[0], vectors[3]));
+  assert.ok(near((await ask({ input: tokens }))[2], vectors[2]));
+  assert.ok(near((await ask({ prompt_name: "query" }))[0], queries[0]));
+  assert.equal(typeof (await client.embeddings.create({ model: "qwen3-embedding", input: "a", encoding_format: "base64" })).data[0].embedding, "string");
+  await assert.rejects(ask({ dimensions: 17 }), (e) => e instanceof OpenAI.BadRequestError && e.param === "dimensions");
+  await assert.rejects(ask({ model }), (e) => e instanceof OpenAI.BadRequestError && e.param === "model");
+});
+
+test("rerank", async () => {
+  const { pairs, scores } = golden("qwen3-seq-cls");
+  const body = { model: "qwen3-seq-cls", query: pairs[0][0], documents: pairs.map((p) => p[1]) };
+  const { results } = await client.post("/rerank", { body });
+  assert.equal(results.length, pairs.length);
+  assert.ok(Math.abs(results.find((r) => r.index === 0).relevance_score - scores[0]) <= 1e-4);
+  assert.ok(results.every((r, i) => i === 0 || r.relevance_score <= results[i - 1].relevance_score));
+});
+
 test("models", async () => {
   const ids = [];
   for await (const m of client.models.list()) ids.push(m.id);
-  assert.deepEqual(ids.sort(), ["french", "pagoda-demo", "pirate", "shout"]);
+  assert.deepEqual(ids.sort(), ["french", "pagoda-demo", "pirate", "qwen3-embedding", "qwen3-seq-cls", "shout"]);
   assert.equal((await client.models.retrieve("shout")).id, "shout");
 });
 

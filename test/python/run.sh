@@ -25,6 +25,6 @@ if ! cmp -s "$requirements" "$venv/installed"; then
 	cp "$requirements" "$venv/installed"
 fi
 case $suite in
-clients) exec sh test/with-server.sh "$venv/bin/python" test/python/test_openai.py -q ;;
+clients) SERVE_ARGS=test/clients.yaml exec sh test/with-server.sh "$venv/bin/python" test/python/test_openai.py -q ;;
 schemathesis) API_KEY=schemathesis exec sh test/with-server.sh sh test/python/schemathesis.sh "$venv/bin/schemathesis" ;;
 esac

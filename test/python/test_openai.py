@@ -219,9 +219,73 @@ class Completions(unittest.TestCase):
         self.assertEqual("".join(c.choices[0].text for c in stream if c.choices), "Hi! How can I help you?")
 
 
+def golden(name):
+    with open(f"backends/native/encoder/testdata/{name}/golden.json", encoding="utf-8") as f:
+        return json.load(f)
+
+
+class Embeddings(unittest.TestCase):
+    """Against what sentence-transformers computed with the same tiny models."""
+
+    def embed(self, **kwargs):
+        r = client.embeddings.create(**{"model": "qwen3-embedding", "input": "a", **kwargs})
+        self.assertEqual(r.usage.prompt_tokens, r.usage.total_tokens)
+        self.assertEqual([d.index for d in r.data], list(range(len(r.data))))
+        return [d.embedding for d in r.data]
+
+    def near(self, got, want):
+        self.assertEqual(len(got), len(want))
+        for x, y in zip(got, want):
+            self.assertAlmostEqual(x, y, delta=1e-4)
+
+    def test_texts(self):
+        g = golden("qwen3-embedding")
+        want = [(t, v) for t, v in zip(g["texts"], g["vectors"]) if t]
+        # The client asks for base64 unless it is told otherwise, and decodes it.
+        for more in ({}, {"encoding_format": "float"}):
+            for got, (_, v) in zip(self.embed(input=[t for t, _ in want], **more), want, strict=True):
+                self.near(got, v)
+        self.near(self.embed(input=want[0][0])[0], want[0][1])
+
+    def test_tokens(self):
+        g = golden("qwen3-embedding")
+        for got, v in zip(self.embed(input=g["tokens"]), g["vectors"], strict=True):
+            self.near(got, v)
+        self.near(self.embed(input=g["tokens"][3])[0], g["vectors"][3])
+
+    def test_dimensions_and_prompt(self):
+        g = golden("qwen3-embedding")
+        self.near(self.embed(input=g["texts"][0], dimensions=6)[0], g["cut"][0])
+        self.near(self.embed(input=g["texts"][0], extra_body={"prompt_name": "query"})[0], g["queries"][0])
+
+    def test_base64(self):
+        self.assertIsInstance(self.embed(encoding_format="base64")[0], str)
+
+    def test_refused(self):
+        for param, more in (("dimensions", {"dimensions": 17}), ("model", {"model": MODEL}), ("input", {"input": ""}),
+                            ("prompt_name", {"extra_body": {"prompt_name": "odd"}})):
+            with self.assertRaises(openai.BadRequestError) as caught:
+                self.embed(**more)
+            self.assertEqual(caught.exception.param, param)
+
+    def test_many_at_once(self):
+        g = golden("qwen3-embedding")
+        with ThreadPoolExecutor(8) as pool:
+            for got in pool.map(lambda _: self.embed(input=g["texts"][3]), range(32)):
+                self.near(got[0], g["vectors"][3])
+
+    def test_rerank(self):
+        g = golden("qwen3-seq-cls")
+        r = client.post("/rerank", cast_to=object, body={
+            "model": "qwen3-seq-cls", "query": g["pairs"][0][0], "documents": [d for _, d in g["pairs"]]})
+        by = {x["index"]: x["relevance_score"] for x in r["results"]}
+        self.assertAlmostEqual(by[0], g["scores"][0], delta=1e-4)
+        self.assertEqual([x["relevance_score"] for x in r["results"]], sorted(by.values(), reverse=True))
+
+
 class ModelsAndErrors(unittest.TestCase):
     def test_models(self):
-        self.assertEqual({m.id for m in client.models.list()}, {MODEL, "shout", "pirate", "french"})
+        self.assertEqual({m.id for m in client.models.list()}, {MODEL, "shout", "pirate", "french", "qwen3-embedding", "qwen3-seq-cls"})
         self.assertEqual(client.models.retrieve("shout").id, "shout")
 
     def test_unknown_model(self):

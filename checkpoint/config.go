@@ -40,6 +40,7 @@ type Config struct {
 	NoRopeLayers         []int    `json:"no_rope_layers"`
 	NoRopeLayerInterval  int      `json:"no_rope_layer_interval"`
 	Bidirectional        bool     `json:"use_bidirectional_attention"`
+	IsCausal             *bool    `json:"is_causal"`
 
 	// Layers of linear attention.
 	FullAttentionInterval *int `json:"full_attention_interval"`

@@ -20,6 +20,7 @@ import (
 type decoderGolden struct {
 	Texts                 []string
 	Vectors, Queries, Cut [][]float64
+	Told                  [][]float64
 	Pooled                map[string][][]float64
 	Tokens                [][]int32
 
@@ -93,6 +94,24 @@ func TestDecoderEmbeddings(t *testing.T) {
 			wantVectors(t, "tokens", vectors(t, e, &engine.EmbedRequest{Inputs: ids}, nil), g.Vectors, 1e-4)
 		}
 	})
+}
+
+// TestBothWays: decoders whose tokens see those after them, as sentence-transformers and transformers compute them.
+func TestBothWays(t *testing.T) {
+	everyVariant(t, func(t *testing.T, variant string) {
+		for _, tokens := range []int{512, 16} { // texts are computed whole all the same
+			e, g := openDecoder(t, "gemma3-embedding", Options{Kernels: variant, MaxBatchedTokens: tokens})
+			query := "query"
+			wantVectors(t, "texts", vectors(t, e, &engine.EmbedRequest{}, g.Texts), g.Vectors, 1e-4)
+			wantVectors(t, "queries", vectors(t, e, &engine.EmbedRequest{PromptName: &query}, g.Texts), g.Queries, 1e-4)
+			e = start(t, Options{Dir: "testdata/qwen3-embedding", PoolingType: poolMean, Overrides: keys("is_causal", "false"), MaxBatchedTokens: tokens})
+			wantVectors(t, "told", vectors(t, e, &engine.EmbedRequest{Normalize: new(false)}, g.Texts), g.Told, 1e-4)
+		}
+	})
+	_, err := New(Options{Dir: stateful(t), Name: "m", PoolingType: poolMean, Overrides: keys("is_causal", "false")})
+	if err == nil || !strings.Contains(err.Error(), "layer 0 cannot look both ways") {
+		t.Error(err)
+	}
 }
 
 func TestDecoderPooling(t *testing.T) {

@@ -178,7 +178,7 @@ func (e *Engine) chooseHead() error {
 		s.pooling = p
 	}
 	if s.pooling == "" { // what sentence-transformers makes of a plain checkpoint
-		if s.pooling = poolMean; spec.decoder != nil {
+		if s.pooling = poolMean; spec.decoder != nil && !spec.bothWays {
 			s.pooling = poolLast
 		}
 	}

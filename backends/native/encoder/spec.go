@@ -21,6 +21,7 @@ type spec struct {
 	arch      string
 	decoder   *model.Spec // nil: the rest describes an encoder
 	*family               // of an encoder
+	bothWays  bool        // a decoder's tokens see those after them
 	labels    bool        // it has a head that scores
 	rawScores bool        // the score is not put through a sigmoid
 
@@ -80,6 +81,11 @@ func decoderOf(arch string) (name string, labels, ok bool) {
 	return "", false, false
 }
 
+// looksBothWays says whether a decoder's tokens see those after them.
+func looksBothWays(c *checkpoint.Config) bool {
+	return c.Bidirectional || c.IsCausal != nil && !*c.IsCausal
+}
+
 // Serves says whether a checkpoint is one for this package: an encoder, or a decoder of which its files or the option
 // pooling_type ("" and auto are none) say that it makes vectors or scores.
 func Serves(ck *checkpoint.Checkpoint, poolingType string) bool {
@@ -91,6 +97,9 @@ func Serves(ck *checkpoint.Checkpoint, poolingType string) bool {
 		return true
 	}
 	name, _, ok := decoderOf(c.Architectures[0])
+	if ok && looksBothWays(c) {
+		return true
+	}
 	if !ok || name == c.Architectures[0] && c.Raw["classifier_from_token"] == nil && (poolingType == "" || poolingType == "auto") {
 		_, err := ck.ReadFile("modules.json")
 		return ok && err == nil
@@ -166,8 +175,14 @@ func (s *spec) readDecoder(c *checkpoint.Config) (err error) {
 	}
 	decoder := *c
 	decoder.Architectures = []string{name}
+	s.bothWays, decoder.Bidirectional, decoder.IsCausal = looksBothWays(c), false, nil
 	if s.decoder, err = model.NewSpec(&decoder); err != nil {
 		return err
+	}
+	if s.bothWays {
+		if err := s.decoder.BothWays(c.Bidirectional); err != nil {
+			return err
+		}
 	}
 	s.labels = labels || len(s.ScoreTokens) > 0
 	s.Vocab, s.Hidden = s.decoder.Vocab, s.decoder.Hidden

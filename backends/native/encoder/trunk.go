@@ -32,10 +32,12 @@ func (e *Engine) loadTrunk(ck *checkpoint.Checkpoint) error {
 		return fmt.Errorf("the weights do not fit the configuration:\n%w", errors.Join(l.problems...))
 	}
 	e.work = &workspace{hidden: e.spec.Hidden, pooling: e.sentence.pooling, tokens: e.opts.MaxBatchedTokens, seqs: e.opts.MaxNumSeqs}
+	if e.spec.decoder == nil || e.spec.bothWays {
+		e.work.whole, e.work.tokens = true, max(e.work.tokens, e.maxLen)
+	}
 	if e.spec.decoder != nil {
 		e.work.trunk, err = e.newDecoderTrunk()
 	} else {
-		e.work.whole, e.work.tokens = true, max(e.work.tokens, e.maxLen)
 		e.work.trunk, err = newBidirectional(e.dev, e.spec, e.weights, e.work.tokens, e.work.seqs, e.maxLen)
 	}
 	if err != nil {

@@ -18,9 +18,10 @@ type Attention struct {
 	Heads, KVHeads, HeadDim int
 	QKVBias, OBias          bool
 	Rope                    int     // which of Spec.Ropes turns queries and keys, or NoRope
-	Window                  int     // tokens that a token sees, itself among them; 0: all before it
+	Window                  int     // tokens that a token sees, itself among them, on either side if BothWays; 0: all
 	Scale                   float32 // of the products of queries and keys
 	Softcap                 float32 // scores become cap·tanh(score/cap); 0: they stay
+	BothWays                bool    // see Spec.BothWays
 }
 
 // NoRope is Attention.Rope of a layer that does not know positions.
@@ -153,7 +154,7 @@ func (a *attention) mix(p pass, out, h kernels.Tensor) error {
 		result = p.tmp[2].Columns(a.gates(), 2*a.gates()).RowRange(0, p.n)
 	}
 	err := kernels.PagedAttention(p.s, result, q, c, step.attention, a.Heads,
-		kernels.AttentionOptions{Scale: a.Scale, Window: a.Window, Softcap: a.Softcap, Sinks: a.sinks})
+		kernels.AttentionOptions{Scale: a.Scale, Window: a.Window, Softcap: a.Softcap, Sinks: a.sinks, Bidirectional: a.BothWays})
 	if err != nil || !a.Gated {
 		return err
 	}

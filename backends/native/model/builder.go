@@ -37,8 +37,8 @@ func (b *builder) begin() {
 	b.Vocab, b.Hidden, b.MaxLen = c.VocabSize, c.HiddenSize, c.MaxPositionEmbeddings
 	b.LongestLen = b.MaxLen
 	b.NormEps, b.TiedHead = float32(c.RMSNormEps), or(c.TieWordEmbeddings, false)
-	if c.Bidirectional {
-		b.bad("use_bidirectional_attention is not supported")
+	if c.Bidirectional || !or(c.IsCausal, true) {
+		b.bad("tokens that see those after them (use_bidirectional_attention, is_causal) generate nothing: the model is an embedder")
 	}
 	b.quantization()
 }

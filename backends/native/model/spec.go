@@ -103,6 +103,29 @@ func (s *Spec) WithoutHead(more ...string) {
 	s.names.unused = append(slices.Clip(s.names.unused), more...)
 }
 
+// BothWays lets tokens see those after them too, as embedders do that were made of decoders. Steps must then have whole sequences.
+// Windows reach as far to either side as they say, or with halve half of that.
+func (s *Spec) BothWays(halve bool) error {
+	done := map[*Attention]bool{}
+	for i, l := range s.Layers {
+		a, ok := l.Mixer.(*Attention)
+		if !ok {
+			return fmt.Errorf("layer %d cannot look both ways: only softmax attention can", i)
+		}
+		if done[a] {
+			continue
+		}
+		done[a], a.BothWays = true, true
+		if a.Window > 0 && halve {
+			a.Window /= 2
+		}
+		if a.Window > 0 {
+			a.Window++ // the token itself
+		}
+	}
+	return nil
+}
+
 // WeightBytes is the memory that a Model with these options takes, to be known before it is loaded.
 func (s *Spec) WeightBytes(o Options) (bytes int64) {
 	s = s.grown(o.Grow)

@@ -223,6 +223,7 @@ func TestUnsupportedSpec(t *testing.T) {
 		{"huge attention factor", `"rope_scaling":{"type":"yarn","factor":2,"attention_factor":1e9}`, "attention_factor 1e+09"},
 		{"rope by kinds of layers", `"rope_parameters":{"full_attention":{"rope_type":"default"}}`, "rope_parameters of kinds of layers"},
 		{"both directions", `"architectures":["Gemma3ForCausalLM"];"use_bidirectional_attention":true`, "use_bidirectional_attention"},
+		{"not causal", `"is_causal":false`, "is_causal"},
 		{"negative cap", `"architectures":["Gemma2ForCausalLM"];"attn_logit_softcapping":-1`, "attn_logit_softcapping -1"},
 		{"infinite scale", `"architectures":["GraniteForCausalLM"];"logits_scaling":0`, "logits_scaling"},
 		{"quantized beside the text", `"architectures":["Gemma3ForConditionalGeneration"];"quantization_config":{"quant_method":"gptq"};"text_config":{}`, "quantization_config"},

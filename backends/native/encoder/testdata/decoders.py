@@ -11,7 +11,7 @@ import sentence_transformers
 import tokenizers
 import torch
 import transformers
-from sentence_transformers.sentence_transformer.modules import Pooling
+from sentence_transformers.sentence_transformer.modules import Dense, Pooling
 from sentence_transformers.base.modules import Normalize, Transformer
 
 TEXTS = ["hello world", "a", "", "the quick brown fox jumps over the lazy dog and runs", "Grüße, 你好!", "yes no " * 70]
@@ -128,5 +128,36 @@ def rerankers():
     (other / "golden.json").write_text(json.dumps(golden))
 
 
+def both_ways():
+    """As EmbeddingGemma: tokens see those after them, and two layers follow the pooling."""
+    folder = fresh("gemma3-embedding")
+    tok = tokenizer(folder, True)
+    sizes = dict(SIZES, num_hidden_layers=3)
+    config = transformers.Gemma3TextConfig(vocab_size=len(tok), **sizes, use_bidirectional_attention=True, sliding_window=10, query_pre_attn_scalar=8,
+                                           layer_types=["sliding_attention", "sliding_attention", "full_attention"])
+    base = transformers.Gemma3TextModel(config).eval().float()
+    with torch.no_grad():
+        for n, p in base.named_parameters():
+            noise = torch.randn(p.shape)
+            p.copy_(0.2 * noise if p.dim() == 1 else noise if "embed" in n else 1.5 * noise / p.shape[-1] ** 0.5)
+    base.save_pretrained(folder)
+    st = sentence_transformers.SentenceTransformer(modules=[
+        Transformer(str(folder)), Pooling(16, "mean"), Dense(16, 24, bias=False, activation_function=torch.nn.Identity()),
+        Dense(24, 12, bias=False, activation_function=torch.nn.Identity()), Normalize()], prompts=PROMPTS, device="cpu")
+    st.save(str(folder), create_model_card=False)
+    st = sentence_transformers.SentenceTransformer(str(folder), device="cpu")
+    golden = dict(texts=TEXTS, vectors=[numbers(v) for v in st.encode(TEXTS)], queries=[numbers(v) for v in st.encode_query(TEXTS)])
+
+    # Another decoder that is told to.
+    config = transformers.AutoConfig.from_pretrained("qwen3-embedding")
+    config.is_causal = False
+    other = transformers.Qwen3Model.from_pretrained("qwen3-embedding", config=config, attn_implementation="eager").eval().float()
+    tok = transformers.AutoTokenizer.from_pretrained("qwen3-embedding")
+    with torch.no_grad():
+        golden["told"] = [numbers(other(**tok(t, return_tensors="pt")).last_hidden_state[0].mean(0)) for t in TEXTS]
+    (folder / "golden.json").write_text(json.dumps(golden))
+
+
 embedder()
 rerankers()
+both_ways()

@@ -218,7 +218,7 @@ func (r *Router) Embed(ctx context.Context, req *EmbedRequest) (*Embedding, erro
 	if m, ok := e.(Embedder); ok {
 		return m.Embed(ctx, req)
 	}
-	return nil, BadField("model", "the model '%s' makes no embeddings", req.Model)
+	return nil, BadField("model", "the model '%s' is served to generate and makes no embeddings (option pooling_type)", req.Model)
 }
 
 // Score asks the engine that serves req's model, if that scores.
@@ -230,5 +230,5 @@ func (r *Router) Score(ctx context.Context, req *ScoreRequest) (*Scores, error) 
 	if m, ok := e.(Scorer); ok {
 		return m.Score(ctx, req)
 	}
-	return nil, BadField("model", "the model '%s' does not score texts", req.Model)
+	return nil, BadField("model", "the model '%s' is served to generate and does not score texts (option hf_overrides)", req.Model)
 }

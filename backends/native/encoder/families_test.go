@@ -58,6 +58,23 @@ func TestPretrained(t *testing.T) {
 	}
 }
 
+// TestMemory: an encoder that does not fit is refused before it is loaded, and what is counted is what is taken.
+func TestMemory(t *testing.T) {
+	for _, name := range []string{"bert", "mpnet-score", "modernbert"} {
+		e, _ := open(t, name, Options{})
+		need := e.dev.Allocated() - int64(e.work.floats.Len()) // that of what follows the pooling
+		for bytes, fits := range map[int64]bool{need: true, need - 1: false} {
+			got, err := New(Options{Dir: "testdata/" + name, Name: "m", MemoryBytes: bytes})
+			if (err == nil) != fits || err != nil && !strings.Contains(err.Error(), "MiB more than there is") {
+				t.Errorf("%s with %d bytes: %v", name, bytes, err)
+			}
+			if err == nil && got.Close(t.Context()) != nil {
+				t.Errorf("%s was not closed", name)
+			}
+		}
+	}
+}
+
 func TestRefusesConfigurations(t *testing.T) {
 	for _, c := range []struct {
 		dir, want string
@@ -74,7 +91,7 @@ func TestRefusesConfigurations(t *testing.T) {
 		{"modernbert-score", `classifier_pooling "max" is neither`, keys("classifier_pooling", `"max"`)},
 		{"modernbert-score", `classifier_activation "odd" is none of`, keys("classifier_activation", `"odd"`)},
 		{"distilbert", "dim 32 is no multiple of n_heads 5", keys("n_heads", "5")},
-		{"mpnet", "relative_attention_num_buckets is 0", keys("relative_attention_num_buckets", "0")},
+		{"mpnet", "relative_attention_num_buckets is 3, must be at least 4", keys("relative_attention_num_buckets", "3")},
 		{"mpnet", "shape of encoder.relative_attention_bias.weight: [32 4], want [16 4]", keys("relative_attention_num_buckets", "16")},
 		{"bert", `position_embedding_type "relative_key" is not supported`, keys("position_embedding_type", `"relative_key"`)},
 		{"bert", "missing: encoder.layer.2.attention.self.query.weight", keys("num_hidden_layers", "3")},

@@ -23,27 +23,45 @@ type bidirectional struct {
 	picked []float32 // rows that are wanted, where they are not all
 }
 
-func newBidirectional(dev *kernels.Device, s *spec, w *weights, tokens, seqs, maxLen int) (*bidirectional, error) {
-	b := &bidirectional{s: s, weights: w}
+// sizes are what an encoder's work buffers hold.
+type sizes struct {
+	tokens, wide int // F32 [tokens, hidden] twice and [tokens, wide]
+	ints         int
+	blocks       int // of keys and values
+}
+
+// sizes are those for the steps of w, with texts of up to maxLen tokens.
+func (s *spec) sizes(w *workspace, maxLen int) sizes {
 	wide := max(3*s.Hidden, s.Inter)
 	if s.gated {
 		wide = max(wide, 3*s.Inter)
 	}
+	return sizes{w.tokens, wide, 4*roundUp(w.tokens) + 2*roundUp(w.seqs+1) + roundUp(w.seqs*(maxLen/blockSize+1)), w.tokens/blockSize + w.seqs}
+}
+
+func (z sizes) floats(s *spec) int { return 2*roundUp(z.tokens*s.Hidden) + roundUp(z.tokens*z.wide) }
+
+func (z sizes) bytes(s *spec) int64 {
+	head := s.Hidden / s.Heads
+	return 4*int64(z.floats(s)+z.ints) + kernels.KVCacheBytes(kernels.F32, z.blocks, blockSize, s.Heads, head, head)
+}
+
+func newBidirectional(dev *kernels.Device, s *spec, w *weights, z sizes) (*bidirectional, error) {
+	b := &bidirectional{s: s, weights: w}
 	var err error
-	if b.floats, err = dev.Alloc((2*roundUp(tokens*s.Hidden) + roundUp(tokens*wide)) * 4); err != nil {
+	if b.floats, err = dev.Alloc(4 * z.floats(s)); err != nil {
 		return nil, fmt.Errorf("work buffers: %w", err)
 	}
 	at := 0
 	put := func(cols int) kernels.Tensor {
-		t := kernels.NewTensor(b.floats, at, kernels.F32, tokens, cols)
-		at += roundUp(tokens*cols) * 4
+		t := kernels.NewTensor(b.floats, at, kernels.F32, z.tokens, cols)
+		at += roundUp(z.tokens*cols) * 4
 		return t
 	}
-	b.x, b.y, b.wide = put(s.Hidden), put(s.Hidden), put(wide)
-	n := 4*roundUp(tokens) + 2*roundUp(seqs+1) + roundUp(seqs*(maxLen/blockSize+1))
-	b.staged = make([]int32, n)
-	if b.ints, err = dev.Alloc(4 * n); err == nil {
-		b.kv, err = kernels.NewKVCache(dev, kernels.F32, tokens/blockSize+seqs, blockSize, s.Heads, s.Hidden/s.Heads, s.Hidden/s.Heads)
+	b.x, b.y, b.wide = put(s.Hidden), put(s.Hidden), put(z.wide)
+	b.staged = make([]int32, z.ints)
+	if b.ints, err = dev.Alloc(4 * z.ints); err == nil {
+		b.kv, err = kernels.NewKVCache(dev, kernels.F32, z.blocks, blockSize, s.Heads, s.Hidden/s.Heads, s.Hidden/s.Heads)
 	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("work buffers: %w", err), b.close())

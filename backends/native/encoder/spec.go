@@ -223,7 +223,7 @@ func (s *spec) check(c *checkpoint.Config) error {
 		{"vocab_size", s.Vocab, 1 << 24}, {"hidden_size", s.Hidden, 1 << 15}, {"intermediate_size", s.Inter, 1 << 17},
 		{"num_hidden_layers", s.NumLayers, 1 << 10}, {"num_attention_heads", s.Heads, 1 << 10},
 		{"max_position_embeddings", s.Positions, 1 << 20}, {"type_vocab_size", s.Types, 1 << 10},
-		{"relative_attention_num_buckets", s.Buckets, 1 << 10}, {"global_attn_every_n_layers", s.GlobalEvery, 1 << 10},
+		{"relative_attention_num_buckets", s.Buckets, 256}, {"global_attn_every_n_layers", s.GlobalEvery, 1 << 10},
 		{"local_attention", s.LocalPlaces, 1 << 20},
 	} {
 		if n.value < 1 || n.value > n.max {
@@ -235,6 +235,9 @@ func (s *spec) check(c *checkpoint.Config) error {
 	}
 	if !(s.Eps > 0 && s.Eps < 1) {
 		bad("%s %g is not between 0 and 1", s.word("layer_norm_eps"), s.Eps)
+	}
+	if s.Buckets < 4 {
+		bad("relative_attention_num_buckets is %d, must be at least 4", s.Buckets)
 	}
 	var ok bool
 	if s.act, ok = activations[s.Act]; !ok {

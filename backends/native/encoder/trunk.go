@@ -18,7 +18,11 @@ func (e *Engine) loadTrunk(ck *checkpoint.Checkpoint) error {
 	}
 	defer from.Close()
 	e.weights = &weights{}
-	l := &loader{weights: e.weights, dev: e.dev, from: from, budget: e.opts.MemoryBytes, used: map[string]bool{}}
+	e.work = &workspace{hidden: e.spec.Hidden, pooling: e.sentence.pooling, tokens: e.opts.MaxBatchedTokens, seqs: e.opts.MaxNumSeqs}
+	if e.spec.decoder == nil || e.spec.bothWays {
+		e.work.whole, e.work.tokens = true, max(e.work.tokens, e.maxLen)
+	}
+	l := &loader{weights: e.weights, dev: e.dev, from: from, used: map[string]bool{}}
 	if e.spec.decoder != nil {
 		err = e.loadDecoder(l)
 	} else {
@@ -31,14 +35,10 @@ func (e *Engine) loadTrunk(ck *checkpoint.Checkpoint) error {
 	if len(l.problems) > 0 {
 		return fmt.Errorf("the weights do not fit the configuration:\n%w", errors.Join(l.problems...))
 	}
-	e.work = &workspace{hidden: e.spec.Hidden, pooling: e.sentence.pooling, tokens: e.opts.MaxBatchedTokens, seqs: e.opts.MaxNumSeqs}
-	if e.spec.decoder == nil || e.spec.bothWays {
-		e.work.whole, e.work.tokens = true, max(e.work.tokens, e.maxLen)
-	}
 	if e.spec.decoder != nil {
 		e.work.trunk, err = e.newDecoderTrunk()
 	} else {
-		e.work.trunk, err = newBidirectional(e.dev, e.spec, e.weights, e.work.tokens, e.work.seqs, e.maxLen)
+		e.work.trunk, err = newBidirectional(e.dev, e.spec, e.weights, e.spec.sizes(e.work, e.maxLen))
 	}
 	if err != nil {
 		return err
@@ -46,6 +46,7 @@ func (e *Engine) loadTrunk(ck *checkpoint.Checkpoint) error {
 	return e.work.addHead(e.dev, e.weights.head)
 }
 
+// loadEncoder loads an encoder, if it fits.
 func (e *Engine) loadEncoder(l *loader) error {
 	name := e.opts.DType
 	if name == "auto" {
@@ -55,6 +56,15 @@ func (e *Engine) loadEncoder(l *loader) error {
 	var ok bool
 	if l.dtype, ok = dtypes[name]; !ok {
 		return fmt.Errorf("infer_dtype: %q is none of auto, float32, bfloat16, float16", name)
+	}
+	count := &loader{weights: &weights{}, from: l.from, dtype: l.dtype, dry: true, used: map[string]bool{}}
+	count.all(e.spec, e.maxLen)
+	if l.problems = count.problems; len(l.problems) > 0 {
+		return nil
+	}
+	need := count.bytes + e.spec.sizes(e.work, e.maxLen).bytes(e.spec)
+	if have := e.opts.MemoryBytes; have > 0 && need > have {
+		return fmt.Errorf("weights and work buffers need %d MiB, %d MiB more than there is", need>>20, (need-have)>>20)
 	}
 	l.all(e.spec, e.maxLen)
 	return nil

@@ -153,14 +153,14 @@ type encoded struct {
 	body   []byte // `{"messages":...`
 }
 
-// finish returns what belongs to one try, to be sent after body.
+// finish returns the whole body of one try. It is valid until the next one's.
 func (e *encoded) finish(model, idField, id string) []byte {
-	o := object{[]byte{' '}} // so that the first member too has a comma before it
+	o := object{e.body} // which has room for it
 	o.text("model", model)
 	if idField != "" {
 		o.text(idField, id)
 	}
-	return o.end()[1:]
+	return o.end()
 }
 
 // encode turns req into the upstream's request.

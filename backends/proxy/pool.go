@@ -109,6 +109,7 @@ func (p *pool) remove(r *replica, forget bool) {
 	p.mu.Unlock()
 	r.stop()
 	<-r.done
+	r.conns.close()
 	if forget {
 		p.m.forget(p.name(), r.id)
 	}
@@ -154,6 +155,7 @@ func (p *pool) close() {
 	p.probes.Wait()
 	for _, r := range p.list() {
 		r.client.CloseIdleConnections()
+		r.conns.close()
 	}
 }
 
@@ -292,6 +294,7 @@ func (p *pool) setDown(r *replica, why string) {
 func (p *pool) watch(ctx context.Context, r *replica) {
 	misses, wait, warned := 0, p.times.ProbeDown, time.Time{}
 	for {
+		r.conns.expire()
 		seen := r.progress.Load()
 		n, err := p.check(ctx, r)
 		if ctx.Err() != nil {

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"iter"
-	"net/http"
 	"slices"
 	"sync"
 	"time"
@@ -228,11 +227,7 @@ func (e *Engine) generate(ctx context.Context, req *engine.Request, yield func(e
 			return err
 		}
 		a := newAnswer(req, n.maxLen, arrived, yield)
-		client := r.client
-		if stale {
-			client = r.fresh
-		}
-		err = e.try(ctx, r, client, enc, e.upstreamName(n, adapter), a)
+		err = e.try(ctx, r, stale, enc, e.upstreamName(n, adapter), a)
 		if _, unsent := errors.AsType[*notSentError](err); !unsent {
 			sent++
 		}
@@ -251,8 +246,8 @@ func (e *Engine) generate(ctx context.Context, req *engine.Request, yield func(e
 	}
 }
 
-// try sends req to r and tells the pool how it went.
-func (e *Engine) try(ctx context.Context, r *replica, client *http.Client, enc *encoded, model string, a *answer) error {
+// try sends req to r, over a fresh connection if that is asked for, and tells the pool how it went.
+func (e *Engine) try(ctx context.Context, r *replica, fresh bool, enc *encoded, model string, a *answer) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	stopCut := context.AfterFunc(e.over, func() { cancel(errClosed) })
@@ -260,7 +255,7 @@ func (e *Engine) try(ctx context.Context, r *replica, client *http.Client, enc *
 	r.join(&cancel)
 	defer r.leave(&cancel)
 	began := time.Now()
-	err := r.post(ctx, client, enc, model, a)
+	err := r.post(ctx, fresh, enc, model, a)
 	if !a.first.IsZero() {
 		e.cfg.Metrics.first.WithLabelValues(e.name, r.id).Observe(a.first.Sub(began).Seconds())
 	}

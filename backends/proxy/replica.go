@@ -2,14 +2,15 @@ package proxy
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/rand"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
-	"net/http/httptrace"
 	"net/url"
 	"slices"
 	"strconv"
@@ -19,8 +20,6 @@ import (
 	"time"
 
 	jsonv2 "github.com/go-json-experiment/json"
-
-	"pagoda/engine"
 )
 
 const (
@@ -37,12 +36,19 @@ const (
 
 // replica is one upstream: an address and what is known about it.
 type replica struct {
-	id     string // its address as logs and metrics show it
-	base   string // "http://host:port"
-	key    string
-	admin  string // key of the routes that load adapters and abort; "" is key
-	d      *Dialect
-	client *http.Client
+	id    string // its address as logs and metrics show it
+	base  string // "http://host:port"
+	key   string
+	admin string // key of the routes that load adapters and abort; "" is key
+	d     *Dialect
+
+	dial         dialFunc
+	address      string      // "host:port" to dial
+	tls          *tls.Config // nil: none
+	host, prefix string      // of requests' heads
+	conns        conns       // carry requests to generate
+
+	client *http.Client // carries all else
 	// fresh sends each request over a connection of its own, which cannot have been closed while nobody used it.
 	fresh *http.Client
 
@@ -91,21 +97,12 @@ func newReplica(rawURL, key string, d *Dialect) (*replica, error) {
 	r := &replica{key: key, admin: key, d: d, cancels: map[*context.CancelCauseFunc]struct{}{}, kick: make(chan struct{}, 1),
 		done: make(chan struct{})}
 	dialer := &net.Dialer{Timeout: dialTimeout, KeepAlive: 15 * time.Second}
-	transport := &http.Transport{
-		DialContext:         r.dial(dialer.DialContext),
-		MaxIdleConns:        maxIdleConns,
-		MaxIdleConnsPerHost: maxIdleConns,
-		IdleConnTimeout:     idleTimeout,
-		WriteBufferSize:     writeBuffer,
-		ReadBufferSize:      readBuffer,
-		TLSHandshakeTimeout: dialTimeout,
-		DisableCompression:  true, // compressed events would wait for one another
-	}
+	r.dial = r.unlessEnded(dialer.DialContext)
 	r.base = strings.TrimSuffix(strings.TrimRight(rawURL, "/"), "/v1")
 	r.id = strings.TrimPrefix(r.base, u.Scheme+"://")
 	switch {
 	case u.Scheme == "unix" && u.Path != "":
-		transport.DialContext = r.dial(func(ctx context.Context, _, _ string) (net.Conn, error) {
+		r.dial = r.unlessEnded(func(ctx context.Context, _, _ string) (net.Conn, error) {
 			return dialer.DialContext(ctx, "unix", u.Path)
 		})
 		r.base, r.id = "http://localhost", "unix:"+u.Path
@@ -116,16 +113,57 @@ func newReplica(rawURL, key string, d *Dialect) (*replica, error) {
 	case u.RawQuery != "" || u.Fragment != "":
 		return nil, errors.New("must not go on after the path")
 	}
+	if err := r.setHead(); err != nil {
+		return nil, err
+	}
+	transport := &http.Transport{
+		DialContext:         r.dial,
+		MaxIdleConns:        maxIdleConns,
+		MaxIdleConnsPerHost: maxIdleConns,
+		IdleConnTimeout:     idleTimeout,
+		WriteBufferSize:     writeBuffer,
+		ReadBufferSize:      readBuffer,
+		TLSHandshakeTimeout: dialTimeout,
+		DisableCompression:  true, // compressed events would wait for one another
+	}
 	fresh := transport.Clone()
 	fresh.DisableKeepAlives = true
 	r.client, r.fresh = newClient(transport), newClient(fresh)
 	return r, nil
 }
 
+// setHead prepares what the heads of requests begin with, and where they go.
+func (r *replica) setHead() error {
+	u, err := url.Parse(r.base)
+	if err != nil {
+		return errors.New("not a URL")
+	}
+	notPlain := func(s string) bool {
+		return strings.ContainsFunc(s, func(c rune) bool { return c <= ' ' || c > '~' })
+	}
+	switch {
+	case notPlain(u.Host):
+		return errors.New("must have a host in ASCII (xn--...)")
+	case notPlain(r.key):
+		return errors.New("has an API key that is not visible ASCII without spaces")
+	}
+	r.host, r.prefix = u.Host, u.EscapedPath()
+	if zone := strings.IndexByte(r.host, '%'); zone >= 0 { // it is of this machine's own
+		r.host = r.host[:zone] + r.host[strings.IndexByte(r.host, ']'):]
+	}
+	port := cmp.Or(u.Port(), "80")
+	if u.Scheme == "https" {
+		port = cmp.Or(u.Port(), "443")
+		r.tls = &tls.Config{ServerName: u.Hostname()}
+	}
+	r.address = net.JoinHostPort(u.Hostname(), port)
+	return nil
+}
+
 var errEnded = errors.New("the server has ended")
 
-// dial connects by next, unless the server has ended. It looks afterwards: the server's next start may have come between.
-func (r *replica) dial(next dialFunc) dialFunc {
+// unlessEnded connects by next, unless the server has ended. It looks afterwards: the server's next start may have come between.
+func (r *replica) unlessEnded(next dialFunc) dialFunc {
 	return func(ctx context.Context, network, address string) (net.Conn, error) {
 		conn, err := next(ctx, network, address)
 		if err == nil && r.ended.Load() {
@@ -171,33 +209,6 @@ type notSentError struct{ err error }
 func (e *notSentError) Error() string { return "connect to the upstream: " + e.err.Error() }
 func (e *notSentError) Unwrap() error { return e.err }
 
-// twoParts is a body in two parts. net/http writes it without a buffer in between.
-type twoParts struct{ first, second []byte }
-
-// Read implements io.Reader.
-func (b *twoParts) Read(p []byte) (int, error) {
-	if len(b.first) == 0 {
-		b.first, b.second = b.second, nil
-	}
-	if len(b.first) == 0 {
-		return 0, io.EOF
-	}
-	n := copy(p, b.first)
-	b.first = b.first[n:]
-	return n, nil
-}
-
-// WriteTo implements io.WriterTo.
-func (b *twoParts) WriteTo(w io.Writer) (int64, error) {
-	n, err := w.Write(b.first)
-	if err != nil {
-		return int64(n), err
-	}
-	m, err := w.Write(b.second)
-	b.first, b.second = nil, nil
-	return int64(n + m), err
-}
-
 // staleError says that a kept connection broke before anything of the answer came. Most likely the upstream had closed it
 // while nobody used it, which says nothing about the upstream. All others may be as stale, and new ones are kept all the time:
 // the next try goes over a fresh connection.
@@ -206,45 +217,26 @@ type staleError struct{ err error }
 func (e *staleError) Error() string { return "kept connection to the upstream: " + e.err.Error() }
 func (e *staleError) Unwrap() error { return e.err }
 
-// post sends one try of a request by r.client or r.fresh and hands its answer to a.
-func (r *replica) post(ctx context.Context, client *http.Client, e *encoded, model string, a *answer) error {
+// post sends one try of a request, over a kept connection unless it is to be a fresh one, and hands its answer to a.
+func (r *replica) post(ctx context.Context, fresh bool, e *encoded, model string, a *answer) error {
 	id := "pagoda-" + strings.ToLower(rand.Text())
-	req, err := r.request(ctx, http.MethodPost, e.path, r.key, nil)
-	if err != nil {
-		return engine.AsError(err)
-	}
-	end := e.finish(model, r.d.RequestIDField, id)
-	req.Body = io.NopCloser(&twoParts{e.body, end}) // bodies are large: no copy for a try
-	req.ContentLength = int64(len(e.body) + len(end))
-	req.Header.Set("Content-Type", "application/json")
-	req.Header.Set("X-Request-Id", id)
+	resp, err := r.send(ctx, fresh, e.path, id, e.finish(model, r.d.RequestIDField, id))
 	ended := false
 	defer func() {
 		if !ended && r.d.Abort != "" {
 			r.abort(id)
 		}
 	}()
-	reused := false
-	req = req.WithContext(httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
-		GotConn: func(c httptrace.GotConnInfo) { reused = c.Reused },
-	}))
-	resp, err := client.Transport.RoundTrip(req) // a Client's own part is cookies and redirects
-	if err != nil && reused && ctx.Err() == nil {
-		ended = true
-		return &staleError{err}
-	}
 	if err != nil {
-		if op, ok := errors.AsType[*net.OpError](err); ok && op.Op == "dial" {
-			ended = true
-			return &notSentError{err}
-		}
-		return &brokenError{err}
+		_, broke := err.(*brokenError)
+		ended = !broke
+		return err
 	}
-	defer resp.Body.Close()
+	defer resp.end()
 	r.alive()
 	if resp.StatusCode != http.StatusOK {
 		ended = true
-		body, err := io.ReadAll(io.LimitReader(resp.Body, maxErrorBytes))
+		body, err := io.ReadAll(io.LimitReader(resp, maxErrorBytes))
 		if err != nil {
 			return &brokenError{err}
 		}
@@ -255,9 +247,9 @@ func (r *replica) post(ctx context.Context, client *http.Client, e *encoded, mod
 		return refused
 	}
 	if strings.HasPrefix(resp.Header.Get("Content-Type"), "text/event-stream") {
-		err = a.stream(resp.Body, r.alive)
+		err = a.stream(resp, r.alive)
 	} else {
-		err = a.whole(resp.Body, r.alive)
+		err = a.whole(resp, r.alive)
 	}
 	ended = !a.left && ctx.Err() == nil
 	return err

@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/cpu"
 
+	"pagoda/backends/native/encoder"
 	"pagoda/backends/native/model"
 	"pagoda/bench"
 	"pagoda/kernels"
@@ -50,6 +51,7 @@ func doctor(out io.Writer) error {
 	row("memory", "%s", memoryLine())
 	row("huge pages", "%s", hugePages())
 	row("models", "built in; checkpoints of %s", strings.Join(model.Architectures(), ", "))
+	row("embedders", "those, and %s", strings.Join(encoder.Architectures(), ", "))
 	return w.Flush()
 }
 

@@ -56,7 +56,7 @@ func TestDoctor(t *testing.T) {
 			t.Errorf("variant %s: %q", name, line)
 		}
 	}
-	for _, want := range []string{"threads ", "memory ", "cuda ", "Qwen3ForCausalLM"} {
+	for _, want := range []string{"threads ", "memory ", "cuda ", "Qwen3ForCausalLM", "ModernBertModel"} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("%q is missing in\n%s", want, out.String())
 		}

@@ -1,14 +1,19 @@
 package encoder
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/go-json-experiment/json/jsontext"
@@ -162,6 +167,76 @@ func TestDecoderInvariance(t *testing.T) {
 				t.Errorf("%d of %d blocks and %d of 5 states are free", len(d.blocks), d.kv.NumBlocks(), len(d.freeStates))
 			}
 		}
+	}
+}
+
+// TestLeaving: requests that are left at any moment, before others and behind them, give back all that they held, and the others
+// get what they would have got alone.
+func TestLeaving(t *testing.T) {
+	for name, dir := range map[string]string{"qwen3": "", "qwen3_5": stateful(t)} {
+		// Room for two texts of full length and some blocks: many must wait for it.
+		e, g := openDecoder(t, "qwen3-embedding", Options{Dir: dir, MaxBatchedTokens: 16, MaxNumSeqs: 3, MaxModelLen: 200})
+		var inputs []engine.Input
+		for _, ids := range g.Tokens {
+			inputs = append(inputs, engine.Input{Tokens: fold(ids, 60)})
+		}
+		ask := func(ctx context.Context, tenant string) ([][]float32, error) {
+			got, err := e.Embed(ctx, &engine.EmbedRequest{Pooling: engine.Pooling{Model: "m", Tenant: tenant}, Inputs: inputs})
+			if err != nil {
+				return nil, err
+			}
+			return got.Vectors, nil
+		}
+		want, err := ask(t.Context(), "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		random := rand.New(rand.NewPCG(1, 2))
+		var left atomic.Int32
+		var wg sync.WaitGroup
+		for w := range 6 {
+			steps := random.IntN(30)
+			wg.Go(func() {
+				for n := range 8 {
+					ctx, leave := context.WithCancel(t.Context())
+					if leaves := (w+n)%2 == 0; leaves {
+						before := e.Stats()[0].Steps
+						go func() {
+							for e.Stats()[0].Steps < before+uint64(steps) && ctx.Err() == nil {
+								runtime.Gosched()
+							}
+							leave()
+						}()
+					}
+					got, err := ask(ctx, fmt.Sprint(w%3))
+					if failed, ok := errors.AsType[*engine.Error](err); ok && failed.Code == engine.Canceled {
+						left.Add(1)
+					} else if err != nil {
+						t.Error(err)
+					}
+					for i, v := range got {
+						if !slices.Equal(v, want[i]) {
+							t.Errorf("%s: text %d differs", name, i)
+						}
+					}
+					leave()
+				}
+			})
+		}
+		wg.Wait()
+		if n := left.Load(); n == 0 || n > 24 {
+			t.Errorf("%s: %d requests were left of 24 that wanted to", name, n)
+		}
+		// What a step was computing when its request left is given back with the next one.
+		if _, err := ask(t.Context(), ""); err != nil {
+			t.Fatal(err)
+		}
+		e.runner.mu.Lock()
+		d := e.work.trunk.(*decoder)
+		if len(d.blocks) != d.kv.NumBlocks() || len(d.freeStates) != 3 || e.runner.waiting != 0 || len(e.runner.jobs) != 0 || len(e.runner.tenants) != 0 {
+			t.Errorf("%s: %d of %d blocks and %d of 3 states are free, %d texts wait", name, len(d.blocks), d.kv.NumBlocks(), len(d.freeStates), e.runner.waiting)
+		}
+		e.runner.mu.Unlock()
 	}
 }
 

@@ -106,9 +106,13 @@ func readSentence(ck *checkpoint.Checkpoint) (*sentence, error) {
 	}
 	s.lower, s.prompts, s.scoreAct = transformer.Lower, model.Prompts, model.ScoreAct
 	for to, from := range map[*int]*int{&s.maxLen: transformer.MaxLen, &s.dims: model.Dims} {
-		if from != nil {
-			*to = *from
+		if from == nil {
+			continue
 		}
+		if *from < 1 {
+			return nil, fmt.Errorf("sentence_bert_config.json or config_sentence_transformers.json: max_seq_length or truncate_dim is %d, must be at least 1", *from)
+		}
+		*to = *from
 	}
 	if model.Default != nil {
 		if s.prompt = *model.Default; s.prompt != "" {

@@ -454,6 +454,26 @@ func TestQuantizedEmbedder(t *testing.T) {
 	}
 }
 
+// TestDTypes: with 16-bit weights vectors are nearly the same: 8 or 11 bits of each weight are left.
+func TestDTypes(t *testing.T) {
+	for _, name := range []string{"bert", "distilbert", "mpnet", "modernbert", "qwen3-embedding", "gemma3-embedding"} {
+		for dtype, least := range map[string]float64{"bfloat16": 0.999, "float16": 0.99999} {
+			exact, g := openDecoder(t, name, Options{DType: "float32"})
+			rounded, _ := openDecoder(t, name, Options{DType: dtype})
+			want := vectors(t, exact, &engine.EmbedRequest{Normalize: new(true)}, g.Texts)
+			for i, v := range vectors(t, rounded, &engine.EmbedRequest{Normalize: new(true)}, g.Texts) {
+				cos := 0.0
+				for k, x := range v {
+					cos += float64(x) * float64(want[i][k])
+				}
+				if !(cos >= least) || slices.Equal(v, want[i]) {
+					t.Errorf("%s, %s: text %d: cosine %.9f", name, dtype, i, cos)
+				}
+			}
+		}
+	}
+}
+
 func TestRefusesAtLoad(t *testing.T) {
 	_, g := openDecoder(t, "qwen3-reranker", Options{Overrides: original})
 	set := func(key, value string) map[string]jsontext.Value {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"strings"
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
@@ -28,6 +29,8 @@ type Config struct {
 	HiddenAct             string  `json:"hidden_act"`
 	HiddenActivation      string  `json:"hidden_activation"` // Gemma's spelling of hidden_act, which goes before it
 	AttentionBias         *bool   `json:"attention_bias"`
+	AttentionOutBias      bool    `json:"attention_out_bias"`
+	UseBias               bool    `json:"use_bias"`
 	MLPBias               bool    `json:"mlp_bias"`
 	TieWordEmbeddings     *bool   `json:"tie_word_embeddings"`
 
@@ -35,7 +38,7 @@ type Config struct {
 	UseSlidingWindow     *bool    `json:"use_sliding_window"`
 	SlidingWindow        *int     `json:"sliding_window"`
 	MaxWindowLayers      *int     `json:"max_window_layers"`
-	SlidingWindowPattern int      `json:"sliding_window_pattern"`
+	SlidingWindowPattern Pattern  `json:"sliding_window_pattern"`
 	LayerTypes           []string `json:"layer_types"` // full_attention, sliding_attention, ...
 	NoRopeLayers         []int    `json:"no_rope_layers"`
 	NoRopeLayerInterval  int      `json:"no_rope_layer_interval"`
@@ -180,6 +183,26 @@ func (t *TokenIDs) UnmarshalJSONFrom(d *jsontext.Decoder) error {
 	if id != nil {
 		*t = TokenIDs{*id}
 	}
+	return nil
+}
+
+// Pattern is how many layers there are to one that sees all, which is their last: a number, or a letter for each of them, such
+// as LLLG.
+type Pattern int
+
+// UnmarshalJSONFrom reads a number, letters or null.
+func (p *Pattern) UnmarshalJSONFrom(d *jsontext.Decoder) error {
+	if d.PeekKind() != '"' {
+		return json.UnmarshalDecode(d, (*int)(p))
+	}
+	var letters string
+	if err := json.UnmarshalDecode(d, &letters); err != nil {
+		return err
+	}
+	if n := len(letters); n == 0 || letters != strings.Repeat("L", n-1)+"G" {
+		return fmt.Errorf("%q is no pattern such as LLLG", letters)
+	}
+	*p = Pattern(len(letters))
 	return nil
 }
 

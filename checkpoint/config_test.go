@@ -68,6 +68,15 @@ func TestTextConfig(t *testing.T) {
 	}
 }
 
+func TestPattern(t *testing.T) {
+	for text, want := range map[string]Pattern{`"LLLG"`: 4, `"G"`: 1, "6": 6, "null": 0} {
+		c, err := folder(t, map[string][]byte{"config.json": []byte(`{"sliding_window_pattern":` + text + "}")}).Config()
+		if err != nil || c.SlidingWindowPattern != want {
+			t.Errorf("%s: %+v, error %v", text, c, err)
+		}
+	}
+}
+
 func TestBadConfig(t *testing.T) {
 	for name, c := range map[string]struct{ text, want string }{
 		"not JSON":    {"x", "invalid character 'x'"},
@@ -81,6 +90,8 @@ func TestBadConfig(t *testing.T) {
 		"in another":  {`{"rope_scaling":{"factor":true}}`, "rope_scaling.factor: true instead of a number"},
 		"boolean":     {`{"attention_bias":1}`, "attention_bias: a number instead of true or false"},
 		"id":          {`{"eos_token_id":8589934592}`, "eos_token_id: 8589934592 instead of an integer of 32 bits"},
+		"pattern":     {`{"sliding_window_pattern":"LGL"}`, `sliding_window_pattern: "LGL" is no pattern such as LLLG`},
+		"no pattern":  {`{"sliding_window_pattern":[1]}`, "sliding_window_pattern: a list instead of an integer"},
 		"text config": {`{"text_config":3}`, "text_config: a number instead of an object"},
 		"deep":        {`{"a":` + strings.Repeat("[", 20000) + strings.Repeat("]", 20000) + "}", "depth"},
 	} {

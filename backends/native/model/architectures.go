@@ -14,6 +14,8 @@ import (
 var architectures = map[string]func(*builder){
 	"DeepseekV2ForCausalLM":            deepseekV2,
 	"DeepseekV3ForCausalLM":            deepseekV3,
+	"Ernie4_5ForCausalLM":              ernie45,
+	"Exaone4ForCausalLM":               exaone4,
 	"Gemma2ForCausalLM":                gemma2,
 	"Gemma3ForCausalLM":                gemma3,
 	"Gemma3ForConditionalGeneration":   gemma3Text,
@@ -24,6 +26,7 @@ var architectures = map[string]func(*builder){
 	"GptOssForCausalLM":                gptOss,
 	"GraniteForCausalLM":               granite,
 	"GraniteMoeForCausalLM":            graniteMoe,
+	"HunYuanDenseV1ForCausalLM":        hunYuan,
 	"LlamaForCausalLM":                 llama,
 	"MinistralForCausalLM":             ministral,
 	"Mistral3ForConditionalGeneration": mistral3Text,
@@ -37,7 +40,14 @@ var architectures = map[string]func(*builder){
 	"Qwen2MoeForCausalLM":              qwen2Moe,
 	"Qwen3ForCausalLM":                 qwen3,
 	"Qwen3MoeForCausalLM":              qwen3Moe,
+	"SeedOssForCausalLM":               seedOss,
 	"SmolLM3ForCausalLM":               smolLM3,
+
+	// Those that also see: seeing.go.
+	"Qwen2VLForConditionalGeneration":    qwen2Sees,
+	"Qwen2_5_VLForConditionalGeneration": qwen2Sees,
+	"Qwen3VLForConditionalGeneration":    qwen3Sees,
+	"Qwen3VLMoeForConditionalGeneration": qwen3MoeSees,
 
 	// With linear attention: delta.go.
 	"Qwen3NextForCausalLM":               qwen3Next,

@@ -12,6 +12,7 @@ type Attention struct {
 	O            string
 	QNorm, KNorm string // RMS norms of queries and keys, "" for none
 	WholeNorms   bool   // these take all heads together, not each on its own
+	LateNorms    bool   // these come after positions have turned the heads
 	Gated        bool   // the projection of queries gives each head a gate too, which the sigmoid of multiplies its result
 	Sinks        string // a score per head that takes part in the softmax's sum only, "" for none
 
@@ -131,10 +132,14 @@ func (a *attention) mix(p pass, out, h kernels.Tensor) error {
 		return err
 	}
 	q, k, v := qkv.Columns(0, a.endQ()), qkv.Columns(a.endQ(), a.endK()), qkv.Columns(a.endK(), a.endV())
-	if a.QNorm != "" {
-		if err := errors.Join(a.norm(p, q, a.qNorm, a.Heads), a.norm(p, k, a.kNorm, a.KVHeads)); err != nil {
-			return err
+	norms := func(here bool) error {
+		if a.QNorm == "" || !here {
+			return nil
 		}
+		return errors.Join(a.norm(p, q, a.qNorm, a.Heads), a.norm(p, k, a.kNorm, a.KVHeads))
+	}
+	if err := norms(!a.LateNorms); err != nil {
+		return err
 	}
 	if a.Rope != NoRope {
 		qk := qkv.Columns(0, a.endK()) // q and k lie side by side and turn alike
@@ -145,6 +150,9 @@ func (a *attention) mix(p pass, out, h kernels.Tensor) error {
 		if err := kernels.RoPE(p.s, qk, step.positions, p.w.m.ropes[a.Rope], a.Heads+a.KVHeads, pairs); err != nil {
 			return err
 		}
+	}
+	if err := norms(a.LateNorms); err != nil {
+		return err
 	}
 	if err := kernels.StoreKV(p.s, c, k, v, step.slots); err != nil || p.cacheOnly {
 		return err

@@ -27,6 +27,8 @@ type Experts struct {
 	Turned bool     // stacks have their matrices as [in, out]
 	Woven  bool     // in a stack of gate and up, these alternate
 
+	EitherWay bool // there are checkpoints with Turned and without, which the shape tells
+
 	Count, Chosen, Inter int
 	Act                  kernels.Activation
 
@@ -89,15 +91,18 @@ func (s *Spec) as(w *checkpoint.Weights) *Spec {
 		if !ok {
 			continue
 		}
-		has := func(name string) bool {
-			_, ok := w.Tensor(stored(s.layerPrefix(i) + name))
-			return ok
+		shape := func(name string) []int {
+			t, _ := w.Tensor(stored(s.layerPrefix(i) + name))
+			return t.Shape
 		}
+		has := func(name string) bool { return shape(name) != nil }
 		y := *x
 		switch {
 		case len(x.Stacks) > 0 && has(x.Stacks[0]):
 			y.GateUp, y.Down = x.Stacks[:1], x.Stacks[1]
-		case x.Turned && has(x.GateUp[0]+mxfp4Blocks): // which are along the inputs
+		case x.Turned && has(x.GateUp[0]+mxfp4Blocks), // which are along the inputs
+			x.EitherWay && slices.Equal(shape(x.GateUp[0]), []int{x.Count, 2 * x.Inter, s.Hidden}),
+			x.EitherWay && slices.Equal(shape(x.Down), []int{x.Count, s.Hidden, x.Inter}):
 			y.Turned = false
 		default:
 			continue

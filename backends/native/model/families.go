@@ -2,8 +2,10 @@ package model
 
 import (
 	"cmp"
+	"maps"
 	"math"
 	"slices"
+	"strconv"
 
 	"pagoda/checkpoint"
 )
@@ -130,6 +132,68 @@ func smolLM3(b *builder) {
 	})
 }
 
+// seedOss is Llama with other biases.
+func seedOss(b *builder) {
+	b.begin()
+	b.c.HeadDim = cmp.Or(b.c.HeadDim, 128)
+	a, d := b.attention(), b.dense()
+	a.QKVBias, a.OBias, d.Bias = or(b.c.AttentionBias, true), b.c.AttentionOutBias, b.c.MLPBias
+	b.rotary(a, 10000)
+	b.preNorm(func(int) (Mixer, FeedForward) { return a, d })
+}
+
+// ernie45 is Llama of which positions turn elements that lie side by side.
+func ernie45(b *builder) {
+	b.begin()
+	b.TiedHead = or(b.c.TieWordEmbeddings, true)
+	b.c.HeadDim = cmp.Or(b.c.HeadDim, 128)
+	a, d := b.attention(), b.dense()
+	a.QKVBias, a.OBias, d.Bias = b.c.UseBias, b.c.UseBias, b.c.UseBias
+	b.rotary(a, 500000)
+	b.Ropes[0].Interleaved = true
+	b.preNorm(func(int) (Mixer, FeedForward) { return a, d })
+}
+
+// hunYuan normalises queries and keys after positions have turned them. Its dynamic rope has an alpha and is not dynamic: the
+// base is larger whatever the length.
+func hunYuan(b *builder) {
+	b.begin()
+	c := b.c
+	b.only("mlp_bias", "false")
+	b.only("use_qk_norm", "true")
+	a, d := b.attention(), b.dense()
+	a.QNorm, a.KNorm, a.LateNorms = "self_attn.query_layernorm", "self_attn.key_layernorm", true
+	a.QKVBias, a.OBias = b.attentionBias(), b.attentionBias()
+	if p := cmp.Or(c.RopeParameters, c.RopeScaling); p.Kind() == "dynamic" && p.Unknown["alpha"] != nil {
+		alpha, err := strconv.ParseFloat(string(p.Unknown["alpha"]), 64)
+		if err != nil || !(alpha >= 1 && alpha < 1e6) || a.HeadDim <= 2 {
+			b.bad("rope scaling dynamic: alpha %s for heads of %d is not supported", p.Unknown["alpha"], a.HeadDim)
+			return
+		}
+		usual := *p
+		usual.RopeType, usual.Unknown = "default", maps.Clone(p.Unknown)
+		delete(usual.Unknown, "alpha")
+		usual.RopeTheta = cmp.Or(p.RopeTheta, c.RopeTheta, 10000) * math.Pow(alpha, float64(a.HeadDim)/float64(a.HeadDim-2))
+		c.RopeParameters, c.RopeScaling = &usual, nil
+	}
+	b.rotary(a, 10000)
+	b.preNorm(func(int) (Mixer, FeedForward) { return a, d })
+}
+
+// exaone4 has OLMo 2's norms, but of each head on its own. Where there are windows, the layers without one do not know positions.
+func exaone4(b *builder) {
+	b.begin()
+	a, d := b.attention(), b.dense()
+	a.QNorm, a.KNorm = "self_attn.q_norm", "self_attn.k_norm"
+	b.rotary(a, 10000)
+	near, pattern := *a, cmp.Or(int(b.c.SlidingWindowPattern), 4)
+	if near.Window = b.window(4096); near.Window > 0 {
+		a.Rope = NoRope
+	}
+	pick := b.either(a, &near, func(i int) bool { return (i+1)%pattern != 0 })
+	b.postNorm(d, func(i int) Mixer { return pick(i) })
+}
+
 // granite is Llama with scales.
 func granite(b *builder) {
 	b.begin()
@@ -222,7 +286,7 @@ func gemma3(b *builder) {
 	if b.c.AttnLogitSoftcapping != nil { // the reference does not heed it
 		b.bad("attn_logit_softcapping is not supported")
 	}
-	near, pattern := b.rotaries(a, 1e6, cmp.Or(b.c.RopeLocalBaseFreq, 10000)), cmp.Or(b.c.SlidingWindowPattern, 6)
+	near, pattern := b.rotaries(a, 1e6, cmp.Or(b.c.RopeLocalBaseFreq, 10000)), cmp.Or(int(b.c.SlidingWindowPattern), 6)
 	pick := b.either(a, near, func(i int) bool { return (i+1)%pattern != 0 })
 	b.sandwich(d, func(i int) Mixer { return pick(i) })
 }

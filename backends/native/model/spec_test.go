@@ -241,6 +241,8 @@ func TestUnsupportedSpec(t *testing.T) {
 		{"no key heads", `"num_key_value_heads":0`, "num_key_value_heads is 0, must be positive"},
 		{"no window", `"use_sliding_window":true;"sliding_window":0`, "sliding_window is 0, must be 1"},
 		{"pattern", `"architectures":["Gemma3ForCausalLM"];"sliding_window_pattern":-2`, "sliding_window_pattern is -2"},
+		{"alpha", `"architectures":["HunYuanDenseV1ForCausalLM"];"rope_scaling":{"type":"dynamic","alpha":-1}`, "alpha -1 for heads of 4 is not"},
+		{"no text", `"architectures":["Qwen3VLForConditionalGeneration"]`, "text_config is missing"},
 		{"no rope interval", `"architectures":["SmolLM3ForCausalLM"];"no_rope_layer_interval":0`, "no_rope_layer_interval is 0"},
 		{"no residual", `"architectures":["GraniteForCausalLM"];"residual_multiplier":0.0`, "residual_multiplier is 0.0, must be positive"},
 		{"dtype", `"torch_dtype":"int4"`, `torch_dtype: dtype "int4" is none of`},
@@ -256,7 +258,7 @@ func TestUnsupportedSpec(t *testing.T) {
 	if err == nil || strings.Count(err.Error(), "\n") < 2 {
 		t.Errorf("not all problems at once: %v", err)
 	}
-	for name, nearest := range map[string]string{"Qwen3VLForCausalLM": "Qwen3ForCausalLM", "llama": "LlamaForCausalLM", "GLM4": "Glm4ForCausalLM",
+	for name, nearest := range map[string]string{"Qwen3VLForCausalLM": "Qwen3VLForConditionalGeneration", "llama": "LlamaForCausalLM", "GLM4": "Glm4ForCausalLM",
 		"MixtralLMHeadModel": "MixtralForCausalLM", strings.Repeat("x", 1000): ""} {
 		_, err = newSpec(t, `"architectures":["`+name+`"]`)
 		u, ok := errors.AsType[*model.UnsupportedError](err)

@@ -40,6 +40,9 @@ HYBRID = dict(num_hidden_layers=3, head_dim=16, linear_num_key_heads=2, linear_n
 MOE = dict(num_experts=6, num_experts_per_tok=2, moe_intermediate_size=12, rope_theta=1000.0)
 HYBRID_MOE = dict(HYBRID, num_hidden_layers=2, layer_types=["linear_attention", "full_attention"], tokens=70, routed=0.02,
                   num_experts=4, num_experts_per_tok=2, moe_intermediate_size=12, shared_expert_intermediate_size=20)
+MROPE = dict(rope_type="default", rope_theta=1000.0, mrope_section=[2, 1, 1])
+QWEN3_VISION = dict(depth=1, hidden_size=4, intermediate_size=4, num_heads=1, patch_size=2, out_hidden_size=16,
+                    num_position_embeddings=4, deepstack_visual_indexes=[0])
 LATENT = dict(kv_lora_rank=12, qk_nope_head_dim=6, qk_rope_head_dim=8, v_head_dim=10, first_k_dense_replace=1,
               num_experts_per_tok=3, moe_intermediate_size=12, n_shared_experts=2)
 # By folder: the family's name in transformers, which is also that of its classes, and what its configuration has in place
@@ -103,6 +106,17 @@ CASES = {
                                        residual_multiplier=0.7, attention_multiplier=0.6, logits_scaling=1.5, rope_theta=1000.0)),
     "olmo2": ("Olmo2", dict(rope_theta=1000.0)),
     "olmo3": ("Olmo3", dict(num_hidden_layers=4, sliding_window=16, rope_theta=1000.0, rope_scaling=YARN)),
+    "seed-oss": ("SeedOss", dict(head_dim=8, attention_out_bias=True, mlp_bias=True, rope_theta=1000.0)),
+    "ernie4_5": ("Ernie4_5", dict(head_dim=8, use_bias=True, rope_theta=1000.0)),
+    "hunyuan": ("HunYuanDenseV1", dict(head_dim=8, attention_bias=True, rope_parameters=dict(
+        rope_type="dynamic", alpha=8.0, factor=1.0, rope_theta=100.0))),
+    "exaone4": ("Exaone4", dict(head_dim=8, sliding_window=16, sliding_window_pattern=2, rope_theta=1000.0)),
+    "qwen2_5-vl": ("Qwen2_5_VL", dict(hidden_size=32, rope_parameters=MROPE, vision_config=dict(
+        depth=1, hidden_size=4, intermediate_size=4, num_heads=1, patch_size=2, out_hidden_size=32, fullatt_block_indexes=[0]))),
+    "qwen3-vl": ("Qwen3VL", dict(head_dim=8, tie_word_embeddings=True, rope_parameters=dict(MROPE, mrope_interleaved=True),
+                                 vision_config=QWEN3_VISION)),
+    "qwen3-vl-moe": ("Qwen3VLMoe", dict(MOE, head_dim=8, rope_parameters=dict(MROPE, mrope_interleaved=True),
+                                        vision_config=QWEN3_VISION)),
     "smollm3": ("SmolLM3", dict(num_hidden_layers=3, no_rope_layer_interval=2, rope_theta=1000.0)),
     "gpt-oss-mxfp4": ("GptOss", dict(head_dim=8, hidden_size=32, intermediate_size=64, num_local_experts=4, num_experts_per_tok=2,
                                      sliding_window=20, quantized="mxfp4", rope_parameters=dict(YARN, truncate=False, rope_theta=100.0))),
@@ -112,7 +126,7 @@ CASES = {
 }
 # In these, all-linear is also the experts, which no adapter can change.
 ATTENTION = ["q_proj", "k_proj", "v_proj", "o_proj"]
-PACKED = dict.fromkeys(("Mixtral", "Olmoe", "Qwen3Moe", "Glm4Moe"), ATTENTION)
+PACKED = dict.fromkeys(("Mixtral", "Olmoe", "Qwen3Moe", "Qwen3VLMoe", "Glm4Moe"), ATTENTION)
 PACKED["Qwen3Next"] = ATTENTION + ["in_proj_qkvz", "in_proj_ba", "out_proj", "shared_expert_gate"]
 PACKED |= dict.fromkeys(("DeepseekV2", "DeepseekV3"), ["q_proj", "q_a_proj", "q_b_proj", "kv_a_proj_with_mqa", "o_proj"])
 TOKENS = 60  # of the prompt, where the case does not say
@@ -191,7 +205,8 @@ def make(folder, family, keys):
     quantized = sizes.pop("quantized", None)
     vision = sizes.pop("vision_config", None)
     if vision:  # the text model is a part of one that also sees
-        sizes = dict(text_config=sizes, vision_config=vision)
+        tied = {k: sizes[k] for k in ("tie_word_embeddings",) if k in sizes}
+        sizes = dict(tied, text_config=sizes, vision_config=vision)
         if family == "Gemma3":
             sizes["mm_tokens_per_image"] = 1
     config = getattr(transformers, family + "Config")(**sizes)

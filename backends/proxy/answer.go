@@ -69,6 +69,7 @@ func (a *answer) send(ev engine.Event) bool {
 // stream reads server-sent events to their end. progress is called for each.
 func (a *answer) stream(body io.Reader, progress func()) error {
 	events := newEventReader(body)
+	var quick quickChunk
 	for {
 		data, err := events.next()
 		if err != nil {
@@ -82,11 +83,14 @@ func (a *answer) stream(body io.Reader, progress func()) error {
 			events.drain()
 			return nil
 		}
-		var c chunk
-		if err := decodeChunk(data, &c); err != nil {
-			return &engine.Error{Code: engine.Upstream, Message: "the model's server sent an event that is no JSON", Err: err}
+		c := quick.read(data)
+		if c == nil {
+			c = &chunk{}
+			if err := decodeChunk(data, c); err != nil {
+				return &engine.Error{Code: engine.Upstream, Message: "the model's server sent an event that is no JSON", Err: err}
+			}
 		}
-		if err := a.chunk(&c, data); err != nil || a.left {
+		if err := a.chunk(c, data); err != nil || a.left {
 			return err
 		}
 	}

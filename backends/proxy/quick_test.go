@@ -1,0 +1,105 @@
+package proxy
+
+import (
+	"reflect"
+	"testing"
+)
+
+// quickCases are chunks by whether they are read the quick way.
+var quickCases = map[string]bool{
+	`{"id":"chatcmpl-1","object":"chat.completion.chunk","created":1700000000,"model":"m","choices":[{"index":0,"delta":{"content":"a b"},` +
+		`"logprobs":null,"finish_reason":null,"token_ids":null}]}`: true, // vLLM
+	`{"id":"1","object":"chat.completion.chunk","created":1,"model":"m","choices":[{"index":1,"delta":{"role":"assistant","content":"",` +
+		`"reasoning_content":null,"tool_calls":null},"logprobs":null,"finish_reason":null,"matched_stop":null}],"usage":null}`: true, // SGLang
+	`{"id":"1","object":"text_completion","choices":[{"index":0,"text":" \"é\\\n\u00e9\ud83d\ude00","finish_reason":null}],"x":true}`: true,
+	` { "choices" : [ { "delta" : { "reasoning" : "r" , "refusal":"no" } , "index" : 12 } ] , "prompt_logprobs" : null } `:            true,
+	`{}`:             true,
+	`{"choices":[]}`: true,
+	`{"choices":[{"index":0,"delta":{},"finish_reason":"stop","stop_reason":"x"}]}`:         false,
+	`{"choices":[{"index":0,"delta":{"content":"a"}},{"index":1,"delta":{"content":"b"}}]}`: false,
+	`{"choices":[],"usage":{"prompt_tokens":10,"completion_tokens":128}}`:                   false,
+	`{"choices":[{"delta":{"content":"a","content":null}}]}`:                                false,
+	`{"choices":[{"delta":{"tool_calls":[{"index":0}]}}]}`:                                  false,
+	`{"choices":[{"delta":{"content":"a"},"delta":{"refusal":"b"}}]}`:                       false,
+	`{"choices":[{"index":-1,"delta":{"content":"a"}}]}`:                                    false,
+	`{"choices":[{"delta":{"content":"` + "\xff" + `"}}]}`:                                  false,
+	`{"choices":[{"delta":{"content":"\ud800"}}]}`:                                          false,
+	`{"choices":[{"delta":{"c\u006fntent":"a"}}]}`:                                          false,
+	`{"object":"error","message":"broken"}`:                                                 false,
+	`{"error":{"message":"broken"}}`:                                                        false,
+	`{"choices":[{"delta":{"content":"a"}}]} {}`:                                            false,
+	`{"choices":[{"delta":{"content":"a"}}],}`:                                              false,
+	`{"choices":[{"delta":{"content":"a"}}],"n":01}`:                                        false,
+	`{"choices":[{"delta":{"content":"a` + "\n" + `"}}]}`:                                   false,
+	`{"choices":[{"delta":{"content":"a\"}}]}`:                                              false,
+	`{"choices":[{"delta":{"content":"` + "\\":                                              false,
+	`[]`: false,
+	``:   false,
+	`{"choices":[{"delta":{"content":"a"}}],"nullx":nul}`:                                                     false,
+	`{"choices":[{"index":0,"delta":{"content":"a"},"logprobs":{"content":[{"token":"a","logprob":-0.5}]}}]}`: false,
+}
+
+// checkQuick compares the quick way with the other where it goes.
+func checkQuick(t *testing.T, data string) (quick bool) {
+	t.Helper()
+	var q quickChunk
+	got := q.read([]byte(data))
+	if got == nil {
+		return false
+	}
+	var want chunk
+	if err := decodeChunk([]byte(data), &want); err != nil {
+		t.Fatalf("%s: read, but %v", data, err)
+	}
+	if want.Object == "error" {
+		t.Fatalf("%s: read, but an error", data)
+	}
+	if want.Object, want.Error = "", nil; len(want.Choices) == 0 { // null and [] are the same as absent
+		want.Choices = nil
+	}
+	for i := range want.Choices {
+		want.Choices[i].StopReason, want.Choices[i].MatchedStop = nil, nil
+	}
+	if !reflect.DeepEqual(*got, want) {
+		t.Errorf("%s: %+v, want %+v", data, *got, want)
+	}
+	return true
+}
+
+func TestQuickChunk(t *testing.T) {
+	for data, want := range quickCases {
+		if quick := checkQuick(t, data); quick != want {
+			t.Errorf("%s: read the quick way: %v", data, quick)
+		}
+	}
+}
+
+// FuzzQuickChunk: whatever the quick way reads, the other reads alike.
+func FuzzQuickChunk(f *testing.F) {
+	for data := range quickCases {
+		f.Add(data)
+	}
+	f.Fuzz(func(t *testing.T, data string) { checkQuick(t, data) })
+}
+
+// BenchmarkChunk decodes a chunk of a streamed chat both ways.
+func BenchmarkChunk(b *testing.B) {
+	data := []byte(`{"id":"chatcmpl-1","object":"chat.completion.chunk","created":1700000000,"model":"mock","choices":[{"index":0,"delta":` +
+		`{"content":" word"},"logprobs":null,"finish_reason":null}]}`)
+	b.Run("quick", func(b *testing.B) {
+		var q quickChunk
+		for b.Loop() {
+			if q.read(data) == nil {
+				b.Fatal("not read")
+			}
+		}
+	})
+	b.Run("any", func(b *testing.B) {
+		for b.Loop() {
+			var c chunk
+			if err := decodeChunk(data, &c); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+}

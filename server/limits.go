@@ -63,7 +63,8 @@ type response struct {
 	http.ResponseWriter
 	rc      *http.ResponseController
 	timeout time.Duration
-	status  int // 0 until the header is written
+	armed   time.Time // when the write deadline was set
+	status  int       // 0 until the header is written
 	bytes   int64
 }
 
@@ -74,8 +75,15 @@ func newResponse(w http.ResponseWriter, timeout time.Duration) *response {
 // Unwrap lets http.ResponseController through.
 func (w *response) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
+// arm sets the deadline of the writes that follow. It is set an eighth later than it need be, so that the many writes of a
+// stream do not set it each.
 func (w *response) arm() {
-	_ = w.rc.SetWriteDeadline(time.Now().Add(w.timeout)) // an error means a writer without deadlines
+	now, spare := time.Now(), w.timeout/8
+	if now.Sub(w.armed) < spare {
+		return
+	}
+	w.armed = now
+	_ = w.rc.SetWriteDeadline(now.Add(w.timeout + spare)) // an error means a writer without deadlines
 }
 
 // WriteHeader implements http.ResponseWriter.

@@ -25,6 +25,7 @@ type sse struct {
 
 	mu     sync.Mutex  // guards writes to w, and what follows
 	timer  *time.Timer // runs keepAlive; nil until the first event
+	wrote  time.Time   // when anything was last
 	closed bool        // the handler is returning: w must not be used any more
 	err    error       // the first failed write
 }
@@ -52,7 +53,6 @@ func (s *sse) send() error {
 	}
 	if len(s.buf) > 0 {
 		s.write(s.buf)
-		s.timer.Reset(keepAliveEvery)
 	}
 	return s.err
 }
@@ -63,12 +63,17 @@ func (s *sse) keepAlive() {
 	if s.closed || s.err != nil {
 		return
 	}
+	if silent := time.Since(s.wrote); silent < keepAliveEvery { // events do not set the timer, of which there are many
+		s.timer.Reset(keepAliveEvery - silent)
+		return
+	}
 	s.write([]byte(": keep-alive\n\n"))
 	s.timer.Reset(keepAliveEvery)
 }
 
 // write is called with mu held.
 func (s *sse) write(p []byte) {
+	s.wrote = time.Now()
 	if s.err == nil {
 		_, s.err = s.w.Write(p)
 	}

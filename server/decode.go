@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/go-json-experiment/json"
@@ -33,15 +34,31 @@ const maxPrepared = 1 << 20
 // decode reads the body of r into v, a pointer to a request type of package openapi. It refuses what JSON parsers
 // disagree on: repeated or differently cased names, text that is not UTF-8, anything after the object.
 func decode(r *http.Request, v any) error {
-	body, err := readBody(r)
+	buf, ok := bodies.Get().(*bytes.Buffer)
+	if !ok {
+		buf = &bytes.Buffer{}
+	}
+	defer func() {
+		if buf.Cap() <= maxPrepared+bytes.MinRead {
+			buf.Reset()
+			bodies.Put(buf)
+		}
+	}()
+	body, err := readInto(buf, r)
 	if err != nil {
 		return err
 	}
 	return decodeBytes(body, v)
 }
 
-func readBody(r *http.Request) ([]byte, error) {
-	var buf bytes.Buffer
+// bodies are buffers of bodies that were decoded, for the next ones; nothing decoded refers to them. Large ones cost more to
+// allocate than to fill.
+var bodies sync.Pool // of *bytes.Buffer
+
+func readBody(r *http.Request) ([]byte, error) { return readInto(&bytes.Buffer{}, r) }
+
+// readInto reads the body of r into buf, which is empty, and whose bytes it returns.
+func readInto(buf *bytes.Buffer, r *http.Request) ([]byte, error) {
 	if n := r.ContentLength; n > 0 {
 		buf.Grow(int(min(n, maxPrepared)) + bytes.MinRead) // more than it says makes no second buffer necessary
 	}

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"bytes"
 	"encoding/json"
 	"net/http"
 	"reflect"
@@ -9,6 +10,7 @@ import (
 
 	"pagoda/engine"
 	"pagoda/engine/fake"
+	"pagoda/openapi"
 )
 
 const (
@@ -508,4 +510,33 @@ func TestUnknownFieldsForwarded(t *testing.T) {
 	}
 	w = do(s.Handler(), http.MethodPost, "/v1/chat/completions", body(chatStart, `"stream":true,"stream_options":{"x":1}`))
 	wantError(t, w, http.StatusBadRequest) // inside of what we read ourselves nothing is forwarded
+}
+
+// TestDecodedKeepsNothingOfTheBody: the buffer of a body is used again, so that what was decoded must not refer to it.
+func TestDecodedKeepsNothingOfTheBody(t *testing.T) {
+	check := func(text string, v any) {
+		t.Helper()
+		data := []byte(text)
+		if err := decodeBytes(data, v); err != nil {
+			return // refusals are other tests' matter
+		}
+		before := appendJSON(nil, v)
+		for i := range data {
+			data[i] = 'x'
+		}
+		if after := appendJSON(nil, v); !bytes.Equal(before, after) {
+			t.Errorf("%s: %s became %s", text, before, after)
+		}
+	}
+	for _, params := range [][]param{sharedParams, chatParams} {
+		for _, p := range params {
+			check(body(chatStart, p.members), new(openapi.ChatCompletionRequest))
+			check(body(chatStart, p.members+`,"unknown":{"a":["b"]}`), new(openapi.ChatCompletionRequest))
+		}
+	}
+	for _, params := range [][]param{sharedParams, completionParams} {
+		for _, p := range params {
+			check(body(completionStart, p.members+`,"unknown":"a"`), new(openapi.CompletionRequest))
+		}
+	}
 }

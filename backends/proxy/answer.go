@@ -12,8 +12,10 @@ import (
 	"pagoda/engine"
 )
 
-// maxAnswerBytes bounds an answer that comes in one piece.
-const maxAnswerBytes = 1 << 30
+const (
+	maxAnswerBytes = 1 << 30 // of one that comes in one piece
+	usualAnswer    = 4 << 10
+)
 
 // answer turns the chunks of one upstream answer into events. It belongs to one try.
 type answer struct {
@@ -83,12 +85,9 @@ func (a *answer) stream(body io.Reader, progress func()) error {
 			events.drain()
 			return nil
 		}
-		c := quick.read(data)
-		if c == nil {
-			c = &chunk{}
-			if err := decodeChunk(data, c); err != nil {
-				return &engine.Error{Code: engine.Upstream, Message: "the model's server sent an event that is no JSON", Err: err}
-			}
+		c, err := quick.decode(data)
+		if err != nil {
+			return &engine.Error{Code: engine.Upstream, Message: "the model's server sent an event that is no JSON", Err: err}
 		}
 		if err := a.chunk(c, data); err != nil || a.left {
 			return err
@@ -106,16 +105,18 @@ func (a *answer) cutOff(err error) error {
 
 // whole reads an answer that comes in one piece.
 func (a *answer) whole(body io.Reader, progress func()) error {
-	data, err := io.ReadAll(io.LimitReader(body, maxAnswerBytes))
-	if err != nil {
+	var text bytes.Buffer
+	text.Grow(usualAnswer)
+	if _, err := text.ReadFrom(io.LimitReader(body, maxAnswerBytes)); err != nil {
 		return &brokenError{err}
 	}
 	progress()
-	var c chunk
-	if err := decodeChunk(data, &c); err != nil {
+	var quick quickChunk
+	c, err := quick.decode(text.Bytes())
+	if err != nil {
 		return &engine.Error{Code: engine.Upstream, Message: "the model's server sent an answer that is no JSON", Err: err}
 	}
-	if err := a.chunk(&c, data); err != nil || a.left {
+	if err := a.chunk(c, text.Bytes()); err != nil || a.left {
 		return err
 	}
 	return a.end()

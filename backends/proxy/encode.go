@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
@@ -153,6 +154,27 @@ type encoded struct {
 	body   []byte // `{"messages":...`
 }
 
+// buffers are bodies of requests that were sent, for the next ones: large ones cost more to allocate than to fill.
+var buffers sync.Pool // of *encoded
+
+// maxKept bounds what is kept of one.
+const maxKept = 1 << 20
+
+// free gives the body back. Nothing may use e after it.
+func (e *encoded) free() {
+	if cap(e.body) <= maxKept {
+		buffers.Put(e)
+	}
+}
+
+// newBuffer is an empty buffer with room for n bytes.
+func newBuffer(n int) []byte {
+	if old, ok := buffers.Get().(*encoded); ok && cap(old.body) >= n {
+		return old.body[:0]
+	}
+	return make([]byte, 0, n)
+}
+
 // finish returns the whole body of one try. It is valid until the next one's.
 func (e *encoded) finish(model, idField, id string) []byte {
 	o := object{e.body} // which has room for it
@@ -165,7 +187,7 @@ func (e *encoded) finish(model, idField, id string) []byte {
 
 // encode turns req into the upstream's request.
 func (d *Dialect) encode(req *engine.Request) (*encoded, error) {
-	e := &encoding{d: d, object: object{make([]byte, 0, sizeOf(req))}}
+	e := &encoding{d: d, object: object{newBuffer(sizeOf(req))}}
 	out := &encoded{path: completionPath, stream: !req.Output.Whole && req.Output.PromptLogprobs == nil}
 	switch {
 	case req.Chat != nil:

@@ -217,6 +217,7 @@ func (e *Engine) generate(ctx context.Context, req *engine.Request, yield func(e
 	if err != nil {
 		return err
 	}
+	defer enc.free()
 	arrived := time.Now()
 	links := e.pool.affinity.chain(req)
 	var avoid []*replica

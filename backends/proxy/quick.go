@@ -6,12 +6,13 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 )
 
-// quickChunk reads the chunks that nearly all of a stream consists of: a piece of one choice's text, and otherwise nothing but
-// text, numbers and null. It allocates the text only.
+// quickChunk reads what nearly all answers consist of: a text of one choice, or a piece of it, and otherwise nothing but short
+// texts, counts and null. It allocates texts only.
 type quickChunk struct {
 	chunk   chunk
 	choices [1]chunkChoice
 	message chunkMessage
+	usage   chunkUsage
 
 	text []byte
 	at   int // text[at:] is not read yet
@@ -19,12 +20,21 @@ type quickChunk struct {
 
 // read returns what decodeChunk makes of data, but for Object, valid until the next call; nil if data is something else, JSON or not.
 func (q *quickChunk) read(data []byte) *chunk {
-	q.chunk, q.choices[0], q.message = chunk{}, chunkChoice{}, chunkMessage{}
+	q.chunk, q.choices[0], q.message, q.usage = chunk{}, chunkChoice{}, chunkMessage{}, chunkUsage{}
 	q.text, q.at = data, 0
 	if !q.object(q.ofChunk) || q.peek() != 0 || q.at < len(q.text) {
 		return nil
 	}
 	return &q.chunk
+}
+
+// decode reads data the quick way, or else the long one.
+func (q *quickChunk) decode(data []byte) (*chunk, error) {
+	if c := q.read(data); c != nil {
+		return c, nil
+	}
+	c := &chunk{}
+	return c, decodeChunk(data, c)
 }
 
 func (q *quickChunk) ofChunk(name []byte) bool {
@@ -41,8 +51,45 @@ func (q *quickChunk) ofChunk(name []byte) bool {
 	case "object": // the one that counts is SGLang's "error"
 		text, plain := q.quoted()
 		return plain && string(text) != `"error"`
-	case "usage", "prompt_token_ids", "prompt_logprobs", "error":
+	case "usage":
+		if q.peek() != 'n' && q.chunk.Usage == nil {
+			q.chunk.Usage = &q.usage
+			return q.object(q.ofUsage)
+		}
+		return q.chunk.Usage == nil && q.word("null")
+	case "prompt_token_ids", "prompt_logprobs", "error":
 		return q.word("null")
+	}
+	return q.skip()
+}
+
+func (q *quickChunk) ofUsage(name []byte) bool {
+	u := &q.usage
+	switch string(name) {
+	case "prompt_tokens":
+		return q.int(&u.Prompt)
+	case "completion_tokens":
+		return q.int(&u.Completion)
+	case "reasoning_tokens":
+		return q.int(&u.Reasoning)
+	case "prompt_tokens_details":
+		return u.Details.Cached == 0 && q.word("null") || q.object(q.ofPromptDetails)
+	case "completion_tokens_details":
+		return u.CompletionDetails.Reasoning == 0 && q.word("null") || q.object(q.ofCompletionDetails)
+	}
+	return q.skip()
+}
+
+func (q *quickChunk) ofPromptDetails(name []byte) bool {
+	if string(name) == "cached_tokens" {
+		return q.int(&q.usage.Details.Cached)
+	}
+	return q.skip()
+}
+
+func (q *quickChunk) ofCompletionDetails(name []byte) bool {
+	if string(name) == "reasoning_tokens" {
+		return q.int(&q.usage.CompletionDetails.Reasoning)
 	}
 	return q.skip()
 }
@@ -54,13 +101,17 @@ func (q *quickChunk) ofChoice(name []byte) bool {
 		return q.int(&c.Index)
 	case "text":
 		return q.string(&c.Text)
-	case "delta":
-		if c.Delta != nil {
+	case "delta", "message":
+		if c.Delta != nil || c.Message != nil {
 			return false
 		}
-		c.Delta = &q.message
+		if c.Delta = &q.message; string(name) == "message" {
+			c.Delta, c.Message = nil, &q.message
+		}
 		return q.object(q.ofMessage)
-	case "message", "logprobs", "finish_reason", "stop_reason", "matched_stop", "token_ids", "prompt_token_ids", "prompt_logprobs":
+	case "finish_reason":
+		return q.string(&c.FinishReason)
+	case "logprobs", "stop_reason", "matched_stop", "token_ids", "prompt_token_ids", "prompt_logprobs":
 		return q.word("null")
 	}
 	return q.skip()
@@ -78,7 +129,7 @@ func (q *quickChunk) ofMessage(name []byte) bool {
 	case "refusal":
 		return q.string(&m.Refusal)
 	case "tool_calls":
-		return q.word("null")
+		return q.word("null") || m.ToolCalls == nil && q.take('[') && q.take(']')
 	}
 	return q.skip()
 }

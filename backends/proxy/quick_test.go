@@ -13,11 +13,21 @@ var quickCases = map[string]bool{
 		`"reasoning_content":null,"tool_calls":null},"logprobs":null,"finish_reason":null,"matched_stop":null}],"usage":null}`: true, // SGLang
 	`{"id":"1","object":"text_completion","choices":[{"index":0,"text":" \"é\\\n\u00e9\ud83d\ude00","finish_reason":null}],"x":true}`: true,
 	` { "choices" : [ { "delta" : { "reasoning" : "r" , "refusal":"no" } , "index" : 12 } ] , "prompt_logprobs" : null } `:            true,
-	`{}`:             true,
-	`{"choices":[]}`: true,
+	`{"id":"chatcmpl-1","object":"chat.completion","created":1,"model":"m","choices":[{"index":0,"message":{"role":"assistant","content":` +
+		`"a b","refusal":null,"annotations":null,"tool_calls":[],"reasoning":null},"logprobs":null,"finish_reason":"stop","stop_reason":null,` +
+		`"token_ids":null}],"service_tier":null,"usage":{"prompt_tokens":10,"total_tokens":110,"completion_tokens":100,` +
+		`"prompt_tokens_details":null},"prompt_logprobs":null,"prompt_token_ids":null,"kv_transfer_params":null}`: true, // vLLM
+	`{"choices":[],"usage":{"prompt_tokens":10,"completion_tokens":128,"reasoning_tokens":3,"prompt_tokens_details":{"cached_tokens":7},` +
+		`"completion_tokens_details":{"reasoning_tokens":2,"x":1}}}`: true, // SGLang
+	`{"choices":[{"index":0,"delta":{},"finish_reason":"length","matched_stop":null}]}`: true,
+	`{"choices":[{"delta":{"content":"a"},"message":{"refusal":"b"}}]}`:                 false,
+	`{"usage":{"prompt_tokens":1},"usage":null}`:                                        false,
+	`{"usage":{"prompt_tokens":-1}}`:                                                    false,
+	`{"usage":{"prompt_tokens":null}}`:                                                  false,
+	`{}`:                                                                                true,
+	`{"choices":[]}`:                                                                    true,
 	`{"choices":[{"index":0,"delta":{},"finish_reason":"stop","stop_reason":"x"}]}`:         false,
 	`{"choices":[{"index":0,"delta":{"content":"a"}},{"index":1,"delta":{"content":"b"}}]}`: false,
-	`{"choices":[],"usage":{"prompt_tokens":10,"completion_tokens":128}}`:                   false,
 	`{"choices":[{"delta":{"content":"a","content":null}}]}`:                                false,
 	`{"choices":[{"delta":{"tool_calls":[{"index":0}]}}]}`:                                  false,
 	`{"choices":[{"delta":{"content":"a"},"delta":{"refusal":"b"}}]}`:                       false,
@@ -59,6 +69,11 @@ func checkQuick(t *testing.T, data string) (quick bool) {
 	}
 	for i := range want.Choices {
 		want.Choices[i].StopReason, want.Choices[i].MatchedStop = nil, nil
+		for _, m := range []*chunkMessage{want.Choices[i].Delta, want.Choices[i].Message} {
+			if m != nil && len(m.ToolCalls) == 0 {
+				m.ToolCalls = nil
+			}
+		}
 	}
 	if !reflect.DeepEqual(*got, want) {
 		t.Errorf("%s: %+v, want %+v", data, *got, want)

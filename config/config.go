@@ -51,6 +51,7 @@ type Config struct {
 	UpstreamURLFile      string
 	UpstreamAPIKey       string
 	UpstreamRoutes       []string
+	Tokenizer            string
 	UpstreamWait         time.Duration
 	UpstreamTimeout      time.Duration // 0: none
 	UpstreamCommand      []string
@@ -217,6 +218,11 @@ func (c *Config) Proxied() bool {
 // Attached says that it runs already.
 func (c *Config) Attached() bool { return len(c.UpstreamURL) > 0 || c.UpstreamURLFile != "" }
 
+// Renders says that prompts are made here for another server: with a named template, or one for a server that runs already.
+func (c *Config) Renders() bool {
+	return c.Proxied() && (c.Template != "" || c.ChatTemplate != "" && c.Attached())
+}
+
 func (c *Config) validateUpstream(bad report) {
 	switch {
 	case !c.Proxied() && len(c.UpstreamURL) > 0:
@@ -230,6 +236,12 @@ func (c *Config) validateUpstream(bad report) {
 	}
 	if c.Proxied() && c.QuantizationBit != 0 {
 		bad("quantization_bit infer_backend", "%s rounds no weights when it loads; give it a quantized checkpoint", c.InferBackend)
+	}
+	if c.Renders() && c.ModelNameOrPath == "" && c.Tokenizer == "" && c.Attached() {
+		bad("template chat_template tokenizer", "prompts are made here from the model's own files: tokenizer says where they are")
+	}
+	if c.Proxied() && c.Tokenizer != "" && !c.Renders() {
+		bad("tokenizer", "belongs to template, without which the server makes the prompts itself")
 	}
 	for _, u := range c.UpstreamURL {
 		if p, err := url.Parse(u); err != nil || p.Host == "" && (p.Scheme != "unix" || p.Path == "") {

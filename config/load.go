@@ -104,6 +104,9 @@ func (l *loader) warnOfBackend() {
 	}
 	var idle []string
 	for _, o := range l.opts {
+		if l.res.Renders() && (o.Name == "tool_call_parser" || o.Name == "reasoning_parser") {
+			continue // they read what was generated from the prompts made here
+		}
 		if o.Backends != "" && o.Backends != "all" && !slices.Contains(splitList(o.Backends), chosen) && l.res.Source(o.Name) != "default" {
 			idle = append(idle, o.Name)
 		}

@@ -24,7 +24,7 @@ func (l *loader) models(file, place string, list *yaml.Node) {
 }
 
 // ownOptions are what an entry does not have from the top level.
-var ownOptions = []string{"model_name_or_path", "served_model_name", "adapter_name_or_path", "upstream_url", "upstream_url_file"}
+var ownOptions = []string{"model_name_or_path", "served_model_name", "adapter_name_or_path", "upstream_url", "upstream_url_file", "tokenizer"}
 
 // model reads one entry. It has what the top level says, but for ownOptions.
 func (l *loader) model(file, name string, entry *yaml.Node) {
@@ -36,7 +36,7 @@ func (l *loader) model(file, name string, entry *yaml.Node) {
 	}
 	own.res.sources = maps.Clone(l.res.sources)
 	c := &own.res.Config
-	c.ModelNameOrPath, c.ServedModelName, c.AdapterNameOrPath, c.UpstreamURL, c.UpstreamURLFile = "", "", nil, nil, ""
+	c.ModelNameOrPath, c.ServedModelName, c.AdapterNameOrPath, c.UpstreamURL, c.UpstreamURLFile, c.Tokenizer = "", "", nil, nil, "", ""
 	for _, o := range ownOptions {
 		delete(own.res.sources, o)
 	}

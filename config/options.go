@@ -64,18 +64,20 @@ func (c *Config) ownOptions() []*Option {
 		{Name: "generation_config", target: &c.GenerationConfig, Default: "auto", Choices: []string{"auto", "none"},
 			Group: model, Commands: all, Backends: "native",
 			Help: "auto takes sampling defaults from the checkpoint's generation_config.json, none takes neutral ones"},
-		{Name: "chat_template", target: &c.ChatTemplate, Group: model, Commands: all, Backends: "native",
-			Help: "file with a Jinja chat template; empty is the checkpoint's own"},
+		{Name: "chat_template", target: &c.ChatTemplate, Group: model, Commands: all, Backends: "all",
+			Help: "file with a Jinja chat template; empty is the checkpoint's own; a server that is started gets it, in front of a " +
+				"running one it is as with template"},
 		{Name: "tool_call_parser", target: &c.ToolCallParser, Default: "auto",
 			Choices: []string{"auto", "none", "deepseek_v3", "deepseek_v31", "glm4", "glm45", "glm47", "granite", "hermes",
 				"lfm2", "llama3_json", "llama4_pythonic", "minimax_m2", "mistral", "openai", "phi4_mini_json", "pythonic",
 				"qwen3_coder", "qwen3_xml", "seed_oss"}, Group: model, Commands: all,
-			Backends: "native", Help: "how tool calls are found in the text, by vLLM's names; auto tells it from the chat template"},
+			Backends: "native", Help: "how tool calls are found in the text, by vLLM's names; auto tells it from the chat template; " +
+				"it counts wherever prompts are made here, see template"},
 		{Name: "reasoning_parser", target: &c.ReasoningParser, Default: "auto",
 			Choices: []string{"auto", "none", "deepseek_r1", "glm45", "gpt_oss", "granite", "mistral", "openai_gptoss", "qwen3",
 				"seed_oss"},
 			Group: model, Commands: all, Backends: "native",
-			Help: "how thoughts are told from the answer, by vLLM's names; auto tells it from the chat template"},
+			Help: "how thoughts are told from the answer, by vLLM's names; auto tells it from the chat template; likewise"},
 
 		{Name: "pooling_type", target: &c.PoolingType, Default: "auto", Choices: []string{"auto", "cls", "mean", "max", "last"},
 			Group: model, Commands: serve, Backends: "native", Help: "how one vector is made of those of a text's tokens; auto is " +
@@ -148,6 +150,9 @@ func (c *Config) ownOptions() []*Option {
 			Help: "file with one such URL a line, read again when it changes"},
 		{Name: "upstream_api_key", target: &c.UpstreamAPIKey, Secret: true, Group: proxy, Commands: all, Backends: proxied,
 			Help: "key that the servers of upstream_url ask for; one that is started gets a random key"},
+		{Name: "tokenizer", target: &c.Tokenizer, Group: proxy, Commands: all, Backends: proxied,
+			Help: "folder, or id on a hub, of the files that template needs in front of another server: tokenizer and configuration, no " +
+				"weights; empty is model_name_or_path"},
 		{Name: "upstream_routes", target: &c.UpstreamRoutes, Default: "/pooling,/classify,/v1/responses,/v1/messages,/generate,/inference/v1/generate",
 			Group: proxy, Commands: serve, Backends: proxied, Help: "routes that are passed on as they are to the upstream of the body's model, " +
 				"where they are not this server's own"},
@@ -202,19 +207,19 @@ func (c *Config) ownOptions() []*Option {
 			Default: "false", Group: web, Commands: serve, Backends: proxied,
 			Help: "let clients load and unload adapters while serving"},
 		{Name: "hub", target: &c.Hub, Default: "huggingface", Choices: []string{"huggingface", "modelscope", "modelers"}, Group: hubs,
-			Commands: allPull, Backends: "native", Help: "where a model is downloaded from if there is no such folder; " +
+			Commands: allPull, Backends: "all", Help: "where a model is downloaded from if there is no such folder; " +
 				"USE_MODELSCOPE_HUB=1 and USE_OPENMIND_HUB=1 in the environment choose the last two"},
 		{Name: "model_revision", Aliases: []string{"revision"}, target: &c.ModelRevision, Default: "main", Group: hubs, Commands: allPull,
 			Backends: "all", Help: "branch, tag or commit of a model that is downloaded"},
 		{Name: "cache_dir", target: &c.CacheDir, Group: hubs, Commands: allPull, Backends: "all",
 			Help: "folder for downloads; empty is that of the hub's own library, such as ~/.cache/huggingface/hub"},
-		{Name: "hub_offline", target: &c.HubOffline, Default: "false", Group: hubs, Commands: allPull, Backends: "native",
+		{Name: "hub_offline", target: &c.HubOffline, Default: "false", Group: hubs, Commands: allPull, Backends: "all",
 			Help: "use what was downloaded before and ask no hub; HF_HUB_OFFLINE=1 says so too"},
-		{Name: "hf_hub_token", target: &c.HFHubToken, Secret: true, Group: hubs, Commands: allPull, Backends: "native",
+		{Name: "hf_hub_token", target: &c.HFHubToken, Secret: true, Group: hubs, Commands: allPull, Backends: "all",
 			Help: "token for Hugging Face; empty is HF_TOKEN, else the file that its login command writes"},
-		{Name: "ms_hub_token", target: &c.MSHubToken, Secret: true, Group: hubs, Commands: allPull, Backends: "native",
+		{Name: "ms_hub_token", target: &c.MSHubToken, Secret: true, Group: hubs, Commands: allPull, Backends: "all",
 			Help: "token for ModelScope; empty is MODELSCOPE_API_TOKEN"},
-		{Name: "om_hub_token", target: &c.OMHubToken, Secret: true, Group: hubs, Commands: allPull, Backends: "native",
+		{Name: "om_hub_token", target: &c.OMHubToken, Secret: true, Group: hubs, Commands: allPull, Backends: "all",
 			Help: "token for Modelers; empty is OM_HUB_TOKEN"},
 
 		{Name: "host", target: &c.Host, Env: []string{"API_HOST"}, Default: "127.0.0.1", Group: web, Commands: serve,

@@ -86,6 +86,17 @@ type Sampling struct {
 	IgnoreEOS         bool
 }
 
+// SamplingDefaults are what requests get that do not say; a nil field is the checkpoint's advice, else the neutral value.
+type SamplingDefaults struct {
+	DoSample          *bool // false: greedy
+	Temperature       *float64
+	TopP              *float64
+	TopK              *int
+	RepetitionPenalty *float64
+	MaxTokens         *int  // of an answer
+	SkipSpecial       *bool // leave special tokens out of the text
+}
+
 // Output says what the events must carry beside the text.
 type Output struct {
 	// Logprobs is nil for none, else how many of the most likely tokens to list beside the chosen one (0 or more).

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 )
@@ -65,8 +66,13 @@ func writeFile(path string, data []byte) error {
 	return err
 }
 
-// complete says whether a snapshot has what serving needs: its configuration and all weights that it names.
-func (c cache) complete(commit string) bool {
+// tokenizers are the files that a model's tokenizer may be in.
+var tokenizers = []string{"tokenizer.json", "tekken.json", "tokenizer.model", "tiktoken.model", "spiece.model",
+	"sentencepiece.bpe.model", "vocab.txt", "vocab.json", "qwen.tiktoken"}
+
+// complete says whether a snapshot has what serving needs: its configuration and all weights that it names, with textOnly a
+// tokenizer in their place.
+func (c cache) complete(commit string, textOnly bool) bool {
 	dir := c.snapshot(commit)
 	has := func(name string) bool {
 		_, err := os.Stat(filepath.Join(dir, name))
@@ -77,6 +83,9 @@ func (c cache) complete(commit string) bool {
 	}
 	if !has("config.json") {
 		return false
+	}
+	if textOnly {
+		return slices.ContainsFunc(tokenizers, has)
 	}
 	data, err := os.ReadFile(filepath.Join(dir, "model.safetensors.index.json"))
 	if err != nil {

@@ -23,6 +23,7 @@ type Options struct {
 	ID       string // ORG/NAME, or NAME
 	Revision string // branch, tag or commit; "" is the main branch
 	Offline  bool   // use the cache only
+	TextOnly bool   // leave the weights: for a model that another program computes
 
 	// Progress, if there is one, is told how far the pull is, some times a second, and once at the end.
 	Progress func(Progress)
@@ -175,7 +176,7 @@ func newPuller(o Options) (*puller, error) {
 
 func (p *puller) pull(ctx context.Context) (string, error) {
 	known := p.cache.ref(p.o.Revision)
-	there := known != "" && p.cache.complete(known)
+	there := known != "" && p.cache.complete(known, p.o.TextOnly)
 	if p.o.Offline {
 		if there {
 			return p.cache.snapshot(known), nil
@@ -196,7 +197,7 @@ func (p *puller) pull(ctx context.Context) (string, error) {
 	if err := l.check(); err != nil {
 		return "", err
 	}
-	files, err := needed(l.files)
+	files, err := needed(l.files, p.o.TextOnly)
 	if err != nil {
 		return "", err
 	}

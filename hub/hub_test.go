@@ -74,6 +74,33 @@ func TestPull(t *testing.T) {
 	}
 }
 
+// TestTextOnly: a pull without weights is complete for those who want none, and for nobody else.
+func TestTextOnly(t *testing.T) {
+	s := newHubServer(t)
+	o := s.options(t, HuggingFace)
+	o.TextOnly = true
+	dir, err := Pull(context.Background(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(filepath.Join(dir, "tokenizer.json")); err != nil || s.served["model.safetensors"] != 0 {
+		t.Errorf("%v, weights were served %d times", err, s.served["model.safetensors"])
+	}
+	o.Offline = true
+	if again, err := Pull(context.Background(), o); err != nil || again != dir {
+		t.Errorf("offline: %s, %v", again, err)
+	}
+	o.TextOnly = false
+	if _, err := Pull(context.Background(), o); err == nil {
+		t.Error("a model without weights is taken for complete")
+	}
+	o.Offline = false
+	if dir, err = Pull(context.Background(), o); err != nil {
+		t.Fatal(err)
+	}
+	s.hasAll(t, dir)
+}
+
 // TestLayout is the one that huggingface_hub 2.4 writes and reads (file_download.py).
 func TestLayout(t *testing.T) {
 	s := newHubServer(t)

@@ -16,8 +16,8 @@ var kept = []string{".json", ".jinja", ".safetensors", ".model", ".tiktoken", ".
 var module = regexp.MustCompile(`^[0-9]+_[A-Za-z]+$`)
 
 // needed are the files of a repository that serving needs. Weights must be safetensors, which hold no code; of weights in
-// several formats only those are taken.
-func needed(files []file) ([]file, error) {
+// several formats only those are taken; with textOnly none.
+func needed(files []file, textOnly bool) ([]file, error) {
 	var out []file
 	weights, other := false, ""
 	for _, f := range files {
@@ -26,12 +26,16 @@ func needed(files []file) ([]file, error) {
 			continue
 		}
 		switch ext := path.Ext(f.name); {
+		case textOnly && ext == ".safetensors":
 		case ext == ".bin" || ext == ".pt" || ext == ".pth" || ext == ".gguf" || ext == ".h5":
 			other = f.name
 		case slices.Contains(kept, ext):
 			out = append(out, f)
 			weights = weights || ext == ".safetensors"
 		}
+	}
+	if textOnly {
+		return out, nil
 	}
 	if !weights && other != "" {
 		return nil, fmt.Errorf("its weights are not in safetensors but in %s: convert them first, for example with transformers' "+

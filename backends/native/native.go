@@ -147,7 +147,7 @@ func (e *Engine) load() error {
 		return err
 	}
 	e.vocab = min(e.tok.VocabSize(), e.model.VocabSize())
-	e.codec.Bound(e.maxLen, e.vocab)
+	e.codec.Bound(e.vocab)
 	if err := e.loadAdapters(); err != nil {
 		return err
 	}

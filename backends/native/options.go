@@ -9,6 +9,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"pagoda/backends/native/codec"
+	"pagoda/engine"
 )
 
 // Options say what to serve and how. Zero values take the default named beside them.
@@ -51,7 +52,7 @@ type Options struct {
 	PromptLookupMax      int // tokens beyond which more make no difference; 0 is 5
 
 	Prompt             codec.Options // but for Tokenizer and Log
-	Sampling           SamplingOptions
+	Sampling           engine.SamplingDefaults
 	Vocabulary         VocabularyOptions
 	NoGenerationConfig bool // do not take sampling defaults from generation_config.json
 

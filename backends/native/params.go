@@ -15,20 +15,9 @@ type samplingDefaults struct {
 	skipSpecial bool
 }
 
-// SamplingOptions are what requests get that do not say; a nil field is the checkpoint's advice, else the neutral value.
-type SamplingOptions struct {
-	DoSample          *bool // false: greedy
-	Temperature       *float64
-	TopP              *float64
-	TopK              *int
-	RepetitionPenalty *float64
-	MaxTokens         *int  // of an answer
-	SkipSpecial       *bool // leave special tokens out of the text
-}
-
 // newSamplingDefaults takes them from the options, then from generation_config.json. do_sample false means greedy there, as
 // the reference library has it.
-func newSamplingDefaults(g *checkpoint.GenerationConfig, o SamplingOptions) samplingDefaults {
+func newSamplingDefaults(g *checkpoint.GenerationConfig, o engine.SamplingDefaults) samplingDefaults {
 	d := samplingDefaults{params: sample.Defaults()}
 	if g == nil {
 		g = &checkpoint.GenerationConfig{}

@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"pagoda/backends/native/adapter"
+	"pagoda/backends/native/codec"
 	"pagoda/backends/native/draft"
 	"pagoda/backends/native/sample"
 	"pagoda/backends/native/sched"
@@ -46,7 +47,7 @@ func (e *Engine) pickAdapter(name string) (*adapter.Adapter, error) {
 }
 
 func (e *Engine) build(ctx context.Context, req *engine.Request, ad *adapter.Adapter) (*answer, error) {
-	p, err := e.codec.Prompt(ctx, req)
+	p, err := e.codec.Prompt(ctx, req, e.maxLen)
 	if err != nil {
 		return nil, err
 	}
@@ -55,7 +56,7 @@ func (e *Engine) build(ctx context.Context, req *engine.Request, ad *adapter.Ada
 	if bad != nil {
 		return nil, bad
 	}
-	maxTokens, bad := e.codec.MaxTokens(req, len(p.Tokens), e.defaults.maxTokens)
+	maxTokens, bad := codec.MaxTokens(req, len(p.Tokens), e.maxLen, e.defaults.maxTokens)
 	if bad != nil {
 		return nil, bad
 	}

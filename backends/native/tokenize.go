@@ -53,22 +53,18 @@ func (e *Engine) Tokenize(ctx context.Context, req *engine.Request) ([]int32, er
 
 // Detokenize returns the text of tokens, special tokens included.
 func (e *Engine) Detokenize(_ context.Context, name string, tokens []int32) (string, error) {
-	if err := e.checkTokens(name, tokens); err != nil {
+	if err := e.serves(name); err != nil {
 		return "", err
 	}
-	return e.tok.Decode(tokens, false), nil
+	return e.codec.Detokenize(tokens)
 }
 
 // TokenText returns the text of each token; what is not UTF-8 shows as U+FFFD.
 func (e *Engine) TokenText(_ context.Context, name string, tokens []int32) ([]string, error) {
-	if err := e.checkTokens(name, tokens); err != nil {
+	if err := e.serves(name); err != nil {
 		return nil, err
 	}
-	out := make([]string, len(tokens))
-	for i, id := range tokens {
-		out[i] = e.tok.Decode([]int32{id}, false)
-	}
-	return out, nil
+	return e.codec.TokenText(tokens)
 }
 
 func (e *Engine) serves(name string) error {
@@ -77,16 +73,4 @@ func (e *Engine) serves(name string) error {
 		ad.Release()
 	}
 	return err
-}
-
-func (e *Engine) checkTokens(name string, tokens []int32) error {
-	if err := e.serves(name); err != nil {
-		return err
-	}
-	for i, id := range tokens {
-		if !e.tok.Valid(id) {
-			return engine.BadField("tokens", "token %d is %d, outside the vocabulary of %d tokens", i, id, e.tok.VocabSize())
-		}
-	}
-	return nil
 }

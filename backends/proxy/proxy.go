@@ -353,6 +353,21 @@ func (e *Engine) Models() []engine.Model {
 	return out
 }
 
+// MaxLen is the most tokens of prompt and answer together, 0 if the upstream does not tell. Before the first one is up it waits as
+// a request does.
+func (e *Engine) MaxLen(ctx context.Context) (int, error) {
+	n, ok := e.pool.namesOf()
+	if !ok {
+		r, taken, err := e.pool.take(ctx, "", nil, nil)
+		if err != nil {
+			return 0, clientError(err)
+		}
+		e.pool.give(r, neither)
+		n = taken
+	}
+	return n.maxLen, nil
+}
+
 // Stats is the load: what we have sent, and what the upstreams say of themselves.
 func (e *Engine) Stats() []engine.Stats {
 	s := engine.Stats{Model: e.name}

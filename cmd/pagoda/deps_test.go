@@ -51,6 +51,7 @@ var arrows = map[string]row{
 	"backends/vllm":               {deps: "engine backends/proxy", never: "net/http"},
 	"backends/sglang":             {deps: "engine backends/proxy", never: "net/http"},
 	"backends/ktransformers":      {deps: "engine backends/proxy backends/sglang", never: "net/http"},
+	"backends/templated":          {deps: "engine ffi checkpoint backends/proxy backends/native/codec backends/native/chat backends/native/jinja backends/native/template backends/native/token", never: "net/http"},
 	"client":                      {},
 	"bench":                       {deps: "engine client"},
 	"bench/cpu":                   {deps: "bench client engine backends/native/model kernels quant checkpoint"},

@@ -16,6 +16,7 @@ import (
 	"pagoda/backends/native"
 	"pagoda/backends/native/codec"
 	"pagoda/config"
+	"pagoda/engine"
 	"pagoda/models/demo"
 )
 
@@ -109,8 +110,8 @@ func chatTemplate(cfg *config.Config) (string, error) {
 }
 
 // samplingOptions translates what requests get that do not say.
-func samplingOptions(cfg *config.Config) native.SamplingOptions {
-	o := native.SamplingOptions{DoSample: cfg.DoSample, Temperature: cfg.Temperature, TopP: cfg.TopP, TopK: cfg.TopK,
+func samplingOptions(cfg *config.Config) engine.SamplingDefaults {
+	o := engine.SamplingDefaults{DoSample: cfg.DoSample, Temperature: cfg.Temperature, TopP: cfg.TopP, TopK: cfg.TopK,
 		RepetitionPenalty: cfg.RepetitionPenalty, SkipSpecial: cfg.SkipSpecialTokens}
 	if o.TopP != nil && *o.TopP == 0 {
 		o.TopP = new(1.0)

@@ -46,7 +46,7 @@ func pull(cfg *config.Result) error {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	dir, err := pullModel(ctx, &cfg.Config, cfg.ModelNameOrPath, log)
+	dir, err := pullModel(ctx, &cfg.Config, cfg.ModelNameOrPath, false, log)
 	if ctx.Err() != nil {
 		fmt.Fprintln(os.Stderr, "pagoda: what has come is kept; the same command goes on from there")
 		return errInterrupted
@@ -60,6 +60,15 @@ func pull(cfg *config.Result) error {
 
 // folderOf is the folder of a checkpoint that is named by its own or by an id on a hub, which is downloaded if it is not there.
 func folderOf(ctx context.Context, cfg *config.Config, name string, log zerolog.Logger) (string, error) {
+	return folder(ctx, cfg, name, false, log)
+}
+
+// textFolderOf is folderOf for a model whose weights are not needed.
+func textFolderOf(ctx context.Context, cfg *config.Config, name string, log zerolog.Logger) (string, error) {
+	return folder(ctx, cfg, name, true, log)
+}
+
+func folder(ctx context.Context, cfg *config.Config, name string, textOnly bool, log zerolog.Logger) (string, error) {
 	info, err := os.Stat(name)
 	switch {
 	case err == nil && !info.IsDir():
@@ -71,7 +80,7 @@ func folderOf(ctx context.Context, cfg *config.Config, name string, log zerolog.
 	case !hub.IsID(name):
 		return "", fmt.Errorf("there is no folder %s, and it is not the id of a model on a hub", name)
 	}
-	dir, err := pullModel(ctx, cfg, name, log)
+	dir, err := pullModel(ctx, cfg, name, textOnly, log)
 	if err != nil {
 		return "", fmt.Errorf("there is no folder %s: %w", name, err)
 	}
@@ -106,8 +115,8 @@ func modelRoot(cfg *config.Config) (string, error) {
 }
 
 // pullModel shows its progress on a terminal as a bar, elsewhere in the log.
-func pullModel(ctx context.Context, cfg *config.Config, id string, log zerolog.Logger) (string, error) {
-	o := hub.Options{Hub: hub.Hub(cfg.Hub), Cache: cfg.CacheDir, ID: id, Revision: cfg.ModelRevision, Offline: cfg.HubOffline,
+func pullModel(ctx context.Context, cfg *config.Config, id string, textOnly bool, log zerolog.Logger) (string, error) {
+	o := hub.Options{Hub: hub.Hub(cfg.Hub), Cache: cfg.CacheDir, ID: id, Revision: cfg.ModelRevision, Offline: cfg.HubOffline, TextOnly: textOnly,
 		Token: map[string]string{"huggingface": cfg.HFHubToken, "modelscope": cfg.MSHubToken, "modelers": cfg.OMHubToken}[cfg.Hub],
 		Note:  func(message string) { log.Warn().Msg(message) }}
 	if o.Cache != "" {

@@ -1,7 +1,9 @@
 package main
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -10,10 +12,14 @@ import (
 	"github.com/rs/zerolog"
 
 	"pagoda/backends/ktransformers"
+	"pagoda/backends/native/codec"
 	"pagoda/backends/proxy"
 	"pagoda/backends/sglang"
+	"pagoda/backends/templated"
 	"pagoda/backends/vllm"
+	"pagoda/checkpoint"
 	"pagoda/config"
+	"pagoda/engine"
 )
 
 // upstreamKind is a backend that is another server.
@@ -23,18 +29,83 @@ type upstreamKind struct {
 	options           func(*config.Config) proxy.ServerOptions
 }
 
-var upstreamKinds = map[string]upstreamKind{
+var upstreamKinds = map[string]*upstreamKind{
 	"vllm":          {vllm.Dialect, vllm.SpawnedDialect, vllm.Spawn, vllmOptions},
 	"sglang":        {sglang.Dialect, sglang.Dialect, sglang.Spawn, sglangOptions},
 	"ktransformers": {ktransformers.Dialect, ktransformers.Dialect, ktransformers.Spawn, ktOptions},
 }
 
-// connect makes the engine in front of the configured upstream. With noWait a running server's model is there before the server
-// is.
-func connect(ctx context.Context, cfg *config.Config, noWait bool, metrics *proxy.Metrics, log zerolog.Logger) (*proxy.Engine, error) {
+// connect makes the engine in front of the configured upstream, completed by what the configuration says of prompts and sampling.
+// With noWait a running server's model is there before the server is.
+func connect(ctx context.Context, cfg *config.Config, noWait bool, metrics *proxy.Metrics, log zerolog.Logger) (engine.Engine, error) {
+	o, err := templatedOptions(ctx, cfg, log)
+	if err != nil {
+		return nil, err
+	}
+	p, err := newProxy(ctx, cfg, noWait, metrics, log)
+	if err == nil && o == (templated.Options{}) {
+		return p, nil
+	}
+	if err != nil {
+		if o.Codec != nil {
+			err = errors.Join(err, o.Codec.Close())
+		}
+		return nil, err
+	}
+	o.MaxLen, o.MaxStops = cfg.MaxModelLen, upstreamKinds[cfg.InferBackend].dialect(cfg).MaxStops
+	return templated.New(p, o), nil
+}
+
+// dialect is that of the servers that cfg names, or of the one that is started.
+func (k *upstreamKind) dialect(cfg *config.Config) *proxy.Dialect {
+	if cfg.Attached() {
+		return k.attached()
+	}
+	return k.spawned()
+}
+
+// templatedOptions are what the configuration says of prompts and sampling; zero if that is nothing.
+func templatedOptions(ctx context.Context, cfg *config.Config, log zerolog.Logger) (templated.Options, error) {
+	o := templated.Options{Sampling: samplingOptions(cfg)}
+	if !cfg.Renders() {
+		if o.Thinking = cfg.EnableThinking; cfg.DefaultSystem != nil {
+			o.System = *cfg.DefaultSystem
+		}
+		return o, nil
+	}
+	prompts, err := promptOptions(cfg)
+	if err != nil {
+		return o, err
+	}
+	prompts.Log = log
+	if err := prompts.Validate(); err != nil {
+		return o, err
+	}
+	name := cmp.Or(cfg.Tokenizer, cfg.ModelNameOrPath)
+	dir, err := textFolderOf(ctx, cfg, name, log)
+	if err != nil {
+		return o, fmt.Errorf("tokenizer: %w", err)
+	}
+	ck, err := checkpoint.Open(dir)
+	if err != nil {
+		return o, fmt.Errorf("tokenizer: %w", err)
+	}
+	defer ck.Close()
+	files, err := codec.Read(ck)
+	if err != nil {
+		return o, fmt.Errorf("tokenizer: load %s: %w", name, err)
+	}
+	if o.Codec, err = files.Load(prompts); err != nil {
+		return o, fmt.Errorf("load %s: %w", name, err)
+	}
+	log.Info().Str("template", cmp.Or(cfg.Template, cfg.ChatTemplate)).Str("tokenizer", name).Msg("prompts are made here")
+	return o, nil
+}
+
+func newProxy(ctx context.Context, cfg *config.Config, noWait bool, metrics *proxy.Metrics, log zerolog.Logger) (*proxy.Engine, error) {
 	kind := upstreamKinds[cfg.InferBackend]
 	p := proxy.Config{
-		Dialect: kind.attached(), Name: cfg.ServedModelName, Metrics: metrics, Log: log,
+		Dialect: kind.dialect(cfg), Name: cfg.ServedModelName, Metrics: metrics, Log: log,
 		URLs: cfg.UpstreamURL, ListFile: cfg.UpstreamURLFile, Key: cfg.UpstreamAPIKey,
 		Times: proxy.Times{Wait: cfg.UpstreamWait, Stall: cfg.UpstreamTimeout, Start: cfg.UpstreamStartTimeout},
 	}
@@ -53,7 +124,7 @@ func connect(ctx context.Context, cfg *config.Config, noWait bool, metrics *prox
 	if err != nil {
 		return nil, err
 	}
-	p.Name, p.Dialect = o.Name, kind.spawned()
+	p.Name = o.Name
 	if p.Spawn, err = kind.spawn(o); err != nil {
 		return nil, err
 	}
@@ -61,7 +132,7 @@ func connect(ctx context.Context, cfg *config.Config, noWait bool, metrics *prox
 }
 
 // spawnOptions are those of a server that is started.
-func spawnOptions(cfg *config.Config, kind upstreamKind) (proxy.ServerOptions, error) {
+func spawnOptions(cfg *config.Config, kind *upstreamKind) (proxy.ServerOptions, error) {
 	o := kind.options(cfg)
 	o.Name = cfg.ServedModelName
 	if o.Name == "" {

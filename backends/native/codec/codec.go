@@ -58,7 +58,7 @@ type Codec struct {
 	reasoning, tools string
 	marks            map[string]map[int32]bool // control tokens that those formats are told by, by the format of tools
 	prepare          chan struct{}             // capacity: prompts rendered and tokenized at once
-	maxLen, vocab    int
+	vocab            int
 }
 
 // Files are a checkpoint's text files, as they are.
@@ -185,12 +185,15 @@ func (c *Codec) newPrompter(p chat.PrompterConfig) {
 	}
 }
 
-// Bound says how many tokens prompt and answer may have together, and how many tokens the model knows.
-func (c *Codec) Bound(maxLen, vocab int) {
-	c.maxLen, c.vocab = maxLen, vocab
-	absent := slices.DeleteFunc(slices.Clone(c.end), func(id int32) bool { return id >= 0 && int(id) < vocab })
-	if len(absent) == len(c.end) {
-		c.o.Log.Warn().Ints32("eos_token_id", c.end).Int("vocabulary", vocab).Msg("no token ends answers: they go on to max_tokens")
+// Bound says how many tokens the model knows.
+func (c *Codec) Bound(vocab int) {
+	c.vocab = vocab
+	known := func(id int32) bool { return id >= 0 && int(id) < vocab }
+	absent := slices.DeleteFunc(slices.Clone(c.end), known)
+	slices.Sort(c.end)
+	c.end = slices.DeleteFunc(slices.Compact(c.end), func(id int32) bool { return !known(id) })
+	if len(c.end) == 0 {
+		c.o.Log.Warn().Ints32("eos_token_id", absent).Int("vocabulary", vocab).Msg("no token ends answers: they go on to max_tokens")
 	} else if len(absent) > 0 {
 		c.o.Log.Warn().Ints32("eos_token_id", absent).Int("vocabulary", vocab).Msg("end tokens that the vocabulary does not have")
 	}

@@ -3,5 +3,5 @@
 //	engine.Request ──► chat template, named or the checkpoint's ──► tokens     prompt.go, named.go
 //	tokens ──► text ──► stop strings, thoughts, tool calls ──► engine.Event    answer.go
 //
-// The native engine has one of its model; package templated has one in front of a server that computes.
+// The native engine has one of its model; package templated has one in front of a server that only computes.
 package codec

@@ -27,6 +27,8 @@ type Server struct {
 	HealthDelay time.Duration // SGLang's /health generates a token, which takes a second at least and 20 s under load
 	ChunkDelay  time.Duration
 	Exit        func(code int) // for faults that end the process
+	OnIDs       string         // the command for prompts of token ids; "" is "say ids"
+	Tokens      []int          // the ids of an answer's words; where it ends they are 1000 and so on
 
 	Unhealthy atomic.Bool // /health answers 503
 

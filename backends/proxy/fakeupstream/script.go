@@ -113,7 +113,9 @@ func (s *Server) generate(w http.ResponseWriter, r *http.Request) {
 	if req.chat && len(req.Messages) > 0 {
 		req.text = req.Messages[len(req.Messages)-1].text()
 	} else if json.Unmarshal(req.Prompt, &req.text) != nil {
-		req.text = "say ids"
+		if req.text = "say ids"; s.OnIDs != "" {
+			req.text = s.OnIDs
+		}
 	}
 	if s.isVLLM() { // which refuses what means nothing
 		if req.StreamOptions != nil && !req.Stream {
@@ -309,7 +311,7 @@ func (g *generation) whole(command string) {
 			c["logprobs"] = g.logprobs(words)
 		}
 		if g.req.ReturnTokenIDs {
-			c["token_ids"] = ids(0, len(words))
+			c["token_ids"] = g.s.ids(0, len(words))
 		}
 		choices = append(choices, c)
 	}
@@ -349,10 +351,12 @@ func (g *generation) stopField() string {
 	return "matched_stop"
 }
 
-func ids(from, n int) []int {
+func (s *Server) ids(from, n int) []int {
 	out := make([]int, n)
 	for i := range out {
-		out[i] = 1000 + from + i
+		if out[i] = 1000 + from + i; from+i < len(s.Tokens) {
+			out[i] = s.Tokens[from+i]
+		}
 	}
 	return out
 }

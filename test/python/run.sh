@@ -24,7 +24,8 @@ if ! cmp -s "$requirements" "$venv/installed"; then
 		skip "pip could not install $(tr '\n' ' ' <"$requirements")"
 	cp "$requirements" "$venv/installed"
 fi
+export SERVE_ARGS=test/clients.yaml
 case $suite in
-clients) SERVE_ARGS=test/clients.yaml exec sh test/with-server.sh "$venv/bin/python" test/python/test_openai.py -q ;;
+clients) exec sh test/with-server.sh "$venv/bin/python" test/python/test_openai.py -q ;;
 schemathesis) API_KEY=schemathesis exec sh test/with-server.sh sh test/python/schemathesis.sh "$venv/bin/schemathesis" ;;
 esac

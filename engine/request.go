@@ -92,6 +92,7 @@ type SamplingDefaults struct {
 	Temperature       *float64
 	TopP              *float64
 	TopK              *int
+	MinP              *float64
 	RepetitionPenalty *float64
 	MaxTokens         *int  // of an answer
 	SkipSpecial       *bool // leave special tokens out of the text

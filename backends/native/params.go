@@ -3,6 +3,7 @@ package native
 import (
 	"math/rand/v2"
 
+	"pagoda/backends/native/codec"
 	"pagoda/backends/native/sample"
 	"pagoda/checkpoint"
 	"pagoda/engine"
@@ -15,32 +16,17 @@ type samplingDefaults struct {
 	skipSpecial bool
 }
 
-// newSamplingDefaults takes them from the options, then from generation_config.json. do_sample false means greedy there, as
-// the reference library has it.
+// newSamplingDefaults takes them from the options, then from generation_config.json.
 func newSamplingDefaults(g *checkpoint.GenerationConfig, o engine.SamplingDefaults) samplingDefaults {
-	d := samplingDefaults{params: sample.Defaults()}
-	if g == nil {
-		g = &checkpoint.GenerationConfig{}
-	}
-	set(&d.params.Temperature, g.Temperature)
-	set(&d.params.TopP, g.TopP)
-	set(&d.params.TopK, g.TopK)
-	set(&d.params.MinP, g.MinP)
-	set(&d.params.RepetitionPenalty, g.RepetitionPenalty)
-	if g.DoSample != nil && !*g.DoSample {
-		d.params.Temperature = 0
-	}
-	d.maxTokens = g.MaxNewTokens
+	o = codec.SamplingDefaults(g, o)
+	d := samplingDefaults{params: sample.Defaults(), maxTokens: o.MaxTokens, skipSpecial: o.SkipSpecial == nil || *o.SkipSpecial}
 	set(&d.params.Temperature, o.Temperature)
 	set(&d.params.TopP, o.TopP)
 	set(&d.params.TopK, o.TopK)
+	set(&d.params.MinP, o.MinP)
 	set(&d.params.RepetitionPenalty, o.RepetitionPenalty)
 	if o.DoSample != nil && !*o.DoSample {
 		d.params.Temperature = 0
-	}
-	d.skipSpecial = o.SkipSpecial == nil || *o.SkipSpecial
-	if o.MaxTokens != nil {
-		d.maxTokens = o.MaxTokens
 	}
 	return d
 }

@@ -100,6 +100,7 @@ func (e *Engine) complete(req *engine.Request) *engine.Request {
 	fill(&s.Temperature, d.Temperature)
 	fill(&s.TopP, d.TopP)
 	fill(&s.TopK, d.TopK)
+	fill(&s.MinP, d.MinP)
 	fill(&s.RepetitionPenalty, d.RepetitionPenalty)
 	fill(&full.Output.SkipSpecial, d.SkipSpecial)
 	if e.codec == nil { // which fits it into the model's length

@@ -95,6 +95,11 @@ func templatedOptions(ctx context.Context, cfg *config.Config, log zerolog.Logge
 	if err != nil {
 		return o, fmt.Errorf("tokenizer: load %s: %w", name, err)
 	}
+	gen, err := ck.GenerationConfig()
+	if err != nil {
+		return o, fmt.Errorf("tokenizer: load %s: %w", name, err)
+	}
+	o.Sampling = codec.SamplingDefaults(gen, o.Sampling) // which SGLang heeds for chats only
 	if o.Codec, err = files.Load(prompts); err != nil {
 		return o, fmt.Errorf("load %s: %w", name, err)
 	}

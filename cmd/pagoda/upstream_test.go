@@ -7,8 +7,12 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/rs/zerolog"
+
 	"pagoda/backends/proxy"
+	"pagoda/backends/templated"
 	"pagoda/config"
+	"pagoda/models/demo"
 )
 
 // commandOf is the command line that a configuration starts its server with, in one line.
@@ -174,6 +178,55 @@ func TestExampleFilesStart(t *testing.T) {
 		}
 		if got, err := commandOf(t, file); err != nil || got != tc.want {
 			t.Errorf("%s:\ngot  %s\nwant %s\nerror %v", name, got, tc.want, err)
+		}
+	}
+}
+
+// TestTemplatedOptions: what a configuration says of prompts and sampling, and nothing where it says nothing.
+func TestTemplatedOptions(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.CopyFS(dir, demo.FS()); err != nil {
+		t.Fatal(err)
+	}
+	advice := `{"eos_token_id": 2041, "do_sample": true, "temperature": 0.6, "top_k": 20, "min_p": 0.1}`
+	if err := os.WriteFile(filepath.Join(dir, "generation_config.json"), []byte(advice), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	options := func(args ...string) (templated.Options, error) {
+		cfg, err := config.Load("serve", append(args, "infer_backend=sglang"), []string{})
+		if err != nil {
+			return templated.Options{}, err
+		}
+		if len(cfg.Warnings) > 0 {
+			t.Errorf("%s: %q", args, cfg.Warnings)
+		}
+		o, err := templatedOptions(t.Context(), &cfg.Config, zerolog.Nop())
+		if o.Codec != nil {
+			t.Cleanup(func() { o.Codec.Close() })
+		}
+		return o, err
+	}
+	if o, err := options("model=/m"); err != nil || o != (templated.Options{}) {
+		t.Errorf("%+v, %v", o, err)
+	}
+	o, err := options("model=/m", "default_system=x", "enable_thinking=false", "temperature=0.5")
+	if err != nil || o.Codec != nil || o.System != "x" || *o.Thinking || *o.Sampling.Temperature != 0.5 || o.Sampling.TopK != nil {
+		t.Errorf("%+v, %v", o, err)
+	}
+	for _, args := range [][]string{{"model=" + dir}, {"model=name", "upstream_url=http://x", "tokenizer=" + dir}} {
+		o, err := options(append(args, "template=qwen3", "top_k=5", "tool_call_parser=none")...)
+		if err != nil || o.Codec == nil || *o.Sampling.Temperature != 0.6 || *o.Sampling.TopK != 5 || *o.Sampling.MinP != 0.1 {
+			t.Errorf("%s: %+v, %v", args, o, err)
+		}
+	}
+	for args, want := range map[string]string{
+		"model=/none template=qwen3":                "tokenizer: there is no folder /none",
+		"upstream_url=http://x template=qwen3":      "tokenizer says where they are",
+		"model=/m tokenizer=/m":                     "belongs to template",
+		"model=" + dir + " template=no_such_format": "template: ",
+	} {
+		if _, err := options(strings.Fields(args)...); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: error %v, want %q", args, err, want)
 		}
 	}
 }

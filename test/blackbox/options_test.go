@@ -318,7 +318,7 @@ var testedElsewhere = map[string]string{
 	"pooling_type": "encoder's TestGoldenEmbeddings",
 	"draft_model":  "TestDraftModel", "max_queue": "TestFullQueue", "host": "TestPrintConfig", "port": "TestKilled", "write_timeout": "TestStalledClient",
 	"upstream_url": "TestUpstreams", "upstream_url_file": "TestUpstreamList", "upstream_api_key": "TestUpstreams",
-	"upstream_routes": "TestUpstreams", "allow_runtime_lora_updating": "TestUpstreamAdapters", "upstream_wait": "TestUpstreamWait", "upstream_timeout": "TestUpstreamStall",
+	"tokenizer": "TestTemplates", "upstream_routes": "TestUpstreams", "allow_runtime_lora_updating": "TestUpstreamAdapters", "upstream_wait": "TestUpstreamWait", "upstream_timeout": "TestUpstreamStall",
 	"upstream_command": "TestSpawned", "upstream_start_timeout": "TestSpawnedTooSlow",
 	"rope_scaling": "native's TestRopeScaling", "num_beams": "config's TestIdleKeys", "use_kv_cache": "config's TestIdleKeys", "length_penalty": "config's TestIdleKeys", "stage": "config's TestIdleKeys",
 	"finetuning_type": "config's TestIdleKeys", "adapter_folder": "config's TestAdapterFolder",

@@ -63,4 +63,14 @@ func TestTemplates(t *testing.T) {
 		}
 		p.wantRefused(t, chatPath, upstreamChat("x", false).with(fields{"reasoning_effort": "high"}), http.StatusBadRequest, "reasoning_effort")
 	}
+	// Servers that are started get the same prompts.
+	for _, kind := range kinds {
+		p := listeningIn(t, nil, file, "served_model_name=m", "infer_backend="+kind, "upstream_command="+fakeProgram(t)+","+kind)
+		p.line(t, "ready")
+		ask := upstreamChat("hi", false).with(fields{"return_token_ids": true})
+		want, got := own.must(t, chatPath, ask), p.must(t, chatPath, ask)
+		if !slices.Equal(got.promptIDs, want.promptIDs) || !slices.Equal(got.choices[0].ids, []int32{1000}) {
+			t.Errorf("%s: %+v, want the prompt %d", kind, got, want.promptIDs)
+		}
+	}
 }

@@ -6,6 +6,7 @@ import (
 	"unicode/utf8"
 
 	"pagoda/engine"
+	"pagoda/jsonstring"
 	"pagoda/openapi"
 )
 
@@ -132,7 +133,7 @@ func (c *completionStream) first(dst []byte, index, prompt int) ([]byte, error) 
 	if c.out.echo != nil {
 		text = c.out.echo[prompt]
 	}
-	dst = appendQuote(c.open(dst, index, "text"), text)
+	dst = jsonstring.AppendQuote(c.open(dst, index, "text"), text)
 	dst = append(dst, `,"logprobs":`...)
 	if p := c.prompts[prompt]; c.out.echo != nil && c.out.logprobs && p != nil {
 		token, err := c.firstToken(p)
@@ -152,7 +153,7 @@ func (c *completionStream) first(dst []byte, index, prompt int) ([]byte, error) 
 }
 
 func (c *completionStream) text(dst []byte, index int, ev *engine.Event) []byte {
-	dst = appendQuote(c.open(dst, index, "text"), ev.Text)
+	dst = jsonstring.AppendQuote(c.open(dst, index, "text"), ev.Text)
 	dst = append(dst, `,"logprobs":`...)
 	if c.out.logprobs && len(ev.Logprobs) > 0 {
 		c.logprobs[index].add(ev.Logprobs)

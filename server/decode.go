@@ -87,16 +87,16 @@ func decodeBytes(body []byte, v any) error {
 	if jsontext.Value(body).Kind() != '{' && jsontext.Value(body).IsValid() {
 		return engine.Errorf(engine.Invalid, "the body must be a JSON object")
 	}
-	if err := json.Unmarshal(body, v, integers); err != nil {
+	if err := unmarshal(body, v); err != nil {
 		return decodeError("", err)
 	}
 	return nil
 }
 
 // integers lets 16.0 and 1e3 be the integers that they are in JSON Schema, and in languages without an integer type.
-var integers = json.WithUnmarshalers(json.JoinUnmarshalers(
+var integers = json.JoinUnmarshalers(
 	json.UnmarshalFromFunc(readInteger[int]), json.UnmarshalFromFunc(readInteger[int32]),
-	json.UnmarshalFromFunc(readInteger[int64])))
+	json.UnmarshalFromFunc(readInteger[int64]))
 
 func readInteger[T int | int32 | int64](dec *jsontext.Decoder, v *T) error {
 	if dec.PeekKind() != '0' {

@@ -8,9 +8,9 @@ import (
 	"time"
 
 	"github.com/go-json-experiment/json"
-	"github.com/go-json-experiment/json/jsontext"
 
 	"pagoda/engine"
+	"pagoda/jsonstring"
 )
 
 // keepAliveEvery is how long a stream may be silent: load balancers cut connections that are, commonly after 60 s.
@@ -163,13 +163,7 @@ func (c *chunks) open(dst []byte, index int, key string) []byte {
 	return append(append(append(dst, `,"`...), key...), `":`...)
 }
 
-func quote(s string) []byte { return appendQuote(nil, s) }
-
-// appendQuote appends s as a JSON string; what is not UTF-8 in it becomes U+FFFD.
-func appendQuote(dst []byte, s string) []byte {
-	dst, _ = jsontext.AppendQuote(dst, s)
-	return dst
-}
+func quote(s string) []byte { return jsonstring.AppendQuote(nil, s) }
 
 // appendJSON appends v, one of the types of package openapi, which always encode.
 func appendJSON(dst []byte, v any) []byte {

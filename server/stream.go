@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"pagoda/engine"
+	"pagoda/jsonstring"
 	"pagoda/openapi"
 )
 
@@ -72,7 +73,7 @@ func (p *progress) end(dst []byte) ([]byte, bool) {
 
 // appendFinish ends a choice's object with why it ended.
 func appendFinish(dst []byte, req *engine.Request, ev *engine.Event) []byte {
-	dst = appendQuote(append(dst, `,"logprobs":null,"finish_reason":`...), string(ev.Finish))
+	dst = jsonstring.AppendQuote(append(dst, `,"logprobs":null,"finish_reason":`...), string(ev.Finish))
 	if reason := stopReason(req, ev); reason != nil {
 		dst = appendJSON(append(dst, `,"stop_reason":`...), reason)
 	}
@@ -132,11 +133,11 @@ func (c *chatStream) delta(dst []byte, index int, ev *engine.Event) []byte {
 	dst = append(c.open(dst, index, "delta"), '{')
 	empty := len(dst)
 	if ev.Reasoning != "" {
-		dst = appendQuote(append(dst, `"reasoning_content":`...), ev.Reasoning)
-		dst = appendQuote(append(dst, `,"reasoning":`...), ev.Reasoning)
+		dst = jsonstring.AppendQuote(append(dst, `"reasoning_content":`...), ev.Reasoning)
+		dst = jsonstring.AppendQuote(append(dst, `,"reasoning":`...), ev.Reasoning)
 	}
 	if ev.Text != "" || ev.Reasoning == "" && len(ev.ToolCalls) == 0 {
-		dst = appendQuote(append(comma(dst, empty), `"content":`...), ev.Text)
+		dst = jsonstring.AppendQuote(append(comma(dst, empty), `"content":`...), ev.Text)
 	}
 	if len(ev.ToolCalls) > 0 {
 		dst = appendJSON(append(comma(dst, empty), `"tool_calls":`...), toolCallDeltas(ev.ToolCalls))

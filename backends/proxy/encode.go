@@ -2,7 +2,6 @@ package proxy
 
 import (
 	"bytes"
-	"encoding/binary"
 	"fmt"
 	"maps"
 	"slices"
@@ -14,6 +13,7 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 
 	"pagoda/engine"
+	"pagoda/jsonstring"
 )
 
 const (
@@ -37,7 +37,7 @@ func (o *object) name(name string) {
 	case o.buf[n-1] != '{': // a value ends in no such byte
 		o.buf = append(o.buf, ',')
 	}
-	o.buf = appendQuote(o.buf, name)
+	o.buf = jsonstring.AppendQuote(o.buf, name)
 	o.buf = append(o.buf, ':')
 }
 
@@ -48,7 +48,7 @@ func (o *object) raw(name string, value []byte) {
 
 func (o *object) text(name, value string) {
 	o.name(name)
-	o.buf = appendQuote(o.buf, value)
+	o.buf = jsonstring.AppendQuote(o.buf, value)
 }
 
 func (o *object) bool(name string, value bool) {
@@ -76,37 +76,6 @@ func (o *object) end() []byte {
 		o.buf = append(o.buf, '{')
 	}
 	return append(o.buf, '}')
-}
-
-// appendQuote appends s as a JSON string; what is not UTF-8 in it becomes U+FFFD. Most texts need no escape: they are looked
-// over eight bytes at a time.
-func appendQuote(dst []byte, s string) []byte {
-	begin := len(dst)
-	dst = append(append(append(dst, '"'), s...), '"')
-	if isPlain(dst[begin+1 : len(dst)-1]) {
-		return dst
-	}
-	dst, _ = jsontext.AppendQuote(dst[:begin], s)
-	return dst
-}
-
-// isPlain says that b is ASCII without control characters, quotes and backslashes.
-func isPlain(b []byte) bool {
-	const ones, high = 0x0101010101010101, 0x8080808080808080
-	for len(b) >= 8 {
-		w := binary.LittleEndian.Uint64(b)
-		quote, slash := w^(ones*'"'), w^(ones*'\\')
-		if (w|(w-ones*0x20)|(quote-ones)|(slash-ones))&high != 0 { // a borrow may tell of more than there is, never of less
-			return false
-		}
-		b = b[8:]
-	}
-	for _, c := range b {
-		if c < 0x20 || c >= 0x80 || c == '"' || c == '\\' {
-			return false
-		}
-	}
-	return true
 }
 
 // encoding is a request on its way into the upstream's JSON. The first problem stays in err.

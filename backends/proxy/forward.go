@@ -14,6 +14,7 @@ import (
 	"github.com/prometheus/common/model"
 
 	"pagoda/engine"
+	"pagoda/jsonstring"
 )
 
 // Forward passes a request on as it is, but for the model's name in a JSON body. It is not tried again, since nobody
@@ -117,7 +118,7 @@ func renameModel(body []byte, name string) ([]byte, error) {
 		}
 		if isModel {
 			end := dec.InputOffset()
-			out := appendQuote(bytes.Clone(body[:end-int64(len(value))]), name)
+			out := jsonstring.AppendQuote(bytes.Clone(body[:end-int64(len(value))]), name)
 			return append(out, body[end:]...), nil
 		}
 	}

@@ -4,6 +4,8 @@ import (
 	"bytes"
 
 	"github.com/go-json-experiment/json/jsontext"
+
+	"pagoda/jsonstring"
 )
 
 // quickChunk reads what nearly all answers consist of: a text of one choice, or a piece of it, and otherwise nothing but short
@@ -184,7 +186,7 @@ func (q *quickChunk) quoted() (text []byte, plain bool) {
 	if end == 0 {
 		return nil, false
 	}
-	if plain = isPlain(rest[1:end]); !plain {
+	if plain = jsonstring.IsPlain(rest[1:end]); !plain {
 		for end = 1; end < len(rest) && rest[end] != '"'; end++ {
 			if rest[end] == '\\' {
 				end++

@@ -1,0 +1,51 @@
+// Package jsonstring writes JSON strings, and tells those that need no escapes, many bytes at a time: texts of prompts are long.
+package jsonstring
+
+import (
+	"encoding/binary"
+
+	"github.com/go-json-experiment/json/jsontext"
+)
+
+// AppendQuote appends s as a JSON string; what is not UTF-8 in it becomes U+FFFD. Most texts need no escape: they are looked
+// over many bytes at a time.
+func AppendQuote(dst []byte, s string) []byte {
+	begin := len(dst)
+	dst = append(append(append(dst, '"'), s...), '"')
+	if IsPlain(dst[begin+1 : len(dst)-1]) {
+		return dst
+	}
+	dst, _ = jsontext.AppendQuote(dst[:begin], s)
+	return dst
+}
+
+// IsPlain says that b is ASCII without control characters, quotes and backslashes: the same as a JSON string and as a text.
+func IsPlain(b []byte) bool {
+	for len(b) >= 32 {
+		if (unplain(b)|unplain(b[8:])|unplain(b[16:])|unplain(b[24:]))&high != 0 {
+			return false
+		}
+		b = b[32:]
+	}
+	for len(b) >= 8 {
+		if unplain(b)&high != 0 {
+			return false
+		}
+		b = b[8:]
+	}
+	for _, c := range b {
+		if c < 0x20 || c >= 0x80 || c == '"' || c == '\\' {
+			return false
+		}
+	}
+	return true
+}
+
+const ones, high = 0x0101010101010101, 0x8080808080808080
+
+// unplain has a high bit set if one of the first 8 bytes is not plain. A borrow may tell of more than there is, never of less.
+func unplain(b []byte) uint64 {
+	w := binary.LittleEndian.Uint64(b)
+	quote, slash := w^(ones*'"'), w^(ones*'\\')
+	return w | (w - ones*0x20) | (quote - ones) | (slash - ones)
+}

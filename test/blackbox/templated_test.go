@@ -46,10 +46,10 @@ func TestTemplates(t *testing.T) {
 	} {
 		for _, text := range []string{"hi", "What is the capital of Portugal?", "Of 46 and 20, which is bigger?", "Tell me a short story about a monkey."} {
 			for _, stream := range []bool{false, true} {
-				ask := upstreamChat(text, stream).with(fields{"logprobs": true, "return_token_ids": true})
+				ask := upstreamChat(text, stream).with(fields{"logprobs": true, "top_logprobs": 2, "return_token_ids": true})
 				want, got := own.must(t, chatPath, ask), p.must(t, chatPath, ask)
 				w, g := want.choices[0], got.choices[0]
-				if g.text != w.text || g.finish != w.finish || !slices.Equal(g.ids, w.ids) || !slices.Equal(got.promptIDs, want.promptIDs) {
+				if g.text != w.text || len(g.top) == 0 || len(g.top) != len(w.top) || g.finish != w.finish || !slices.Equal(g.ids, w.ids) || !slices.Equal(got.promptIDs, want.promptIDs) {
 					t.Errorf("%s: %q: %+v, want %+v", name, text, got, want)
 				}
 			}

@@ -270,7 +270,7 @@ func (p *pool) give(r *replica, o outcome) {
 	if o == broken {
 		p.setDown(r, "its connection broke")
 	}
-	if r.failures >= breakerLimit || r.trial {
+	if isOpen := r.until.After(time.Now()); !isOpen && (r.failures >= breakerLimit || r.trial) { // many fail at once where many run
 		r.cooldown = min(max(2*r.cooldown, p.times.Cooldown), maxCooldown)
 		r.until, r.trial = time.Now().Add(r.cooldown), false
 		p.log.Warn().Str("model", p.model).Str("upstream", r.id).Int("failures", r.failures).Dur("for_ms", r.cooldown).

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -169,6 +170,36 @@ func TestBreaker(t *testing.T) {
 	}
 	if r.count(t, "pagoda_upstream_breaker_open") != 0 {
 		t.Error("bad requests opened the breaker")
+	}
+}
+
+// TestBreakerOpensOnce: many requests that break together keep an upstream away for one pause, not for one that each makes longer.
+func TestBreakerOpensOnce(t *testing.T) {
+	r := attach(t, "vllm", 1)
+	const n = 40
+	var begun atomic.Int64
+	var wg sync.WaitGroup
+	for range n {
+		wg.Go(func() {
+			text, code := "", engine.Internal
+			for ev, err := range r.Generate(t.Context(), ask("hang")) {
+				if err != nil {
+					code = engine.AsError(err).Code
+				}
+				if text += ev.Text; ev.Text == " two" {
+					begun.Add(1)
+				}
+			}
+			if text != "one two" || code != engine.Upstream {
+				t.Errorf("%q, then error %v", text, code)
+			}
+		})
+	}
+	eventually(t, "all have begun", func() bool { return begun.Load() == n })
+	r.servers[0].CloseClientConnections()
+	wg.Wait()
+	if s := collect(t.Context(), r, ask("say x")); s.err != nil { // it waits at most 5 s
+		t.Error(s.err)
 	}
 }
 

@@ -4,17 +4,22 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"encoding/pem"
 	"fmt"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
+
+	"pagoda/backends/proxy/fakeupstream"
 )
 
 // kinds are the backends that are other servers.
@@ -80,7 +85,9 @@ func startFake(t testing.TB, kind string, args ...string) *fake {
 	if err != nil || !ok {
 		t.Fatalf("the fake said %q, %v", line, err)
 	}
-	f.url = "http://" + addr
+	if f.url = "http://" + addr; strings.HasPrefix(addr, "/") {
+		f.url = "unix://" + addr
+	}
 	return f
 }
 
@@ -282,6 +289,91 @@ func TestUpstreamKilled(t *testing.T) {
 		t.Errorf("%v", m)
 	}
 	p.line(t, "upstream is down")
+}
+
+// TestUpstreamThousandStreams: a thousand streams run while one of two upstreams is killed and comes back. Those that it had begun
+// end with an error event, all others are whole; the log and the metrics tell as much, and the upstream works again.
+func TestUpstreamThousandStreams(t *testing.T) {
+	const n = 1000
+	socket := filepath.Join(t.TempDir(), "socket") // nobody else takes it while its server is gone, as they might a port
+	first := startFake(t, "vllm", "--uds", socket, "--fake-chunk-ms", "20")
+	second := startFake(t, "vllm", "--fake-chunk-ms", "20")
+	p := inFrontOfFaults(t, "vllm", first.url+","+second.url, "--upstream-wait", "60s")
+	isUp := func() bool { return p.metrics(t).sum(t, "pagoda_upstream_up", `upstream="unix:`+socket+`"`) == 1 }
+	eventually(t, limit, "both are up", func() bool { return p.metrics(t).sum(t, "pagoda_upstream_up") == 2 })
+	const want = "1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20"
+	var broken, whole atomic.Int64
+	done, killed := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		parallel(n, n, func(i int) {
+			if i >= n/2 {
+				<-killed
+			}
+			a, err := p.ask(context.Background(), chatPath, upstreamChat("say "+want, true))
+			switch {
+			case err != nil || a.status != http.StatusOK:
+				t.Errorf("stream %d: %+v, %v", i, a, err)
+			case a.err == nil && a.choices[0].text == want && a.choices[0].finish == "stop":
+				whole.Add(1)
+			case a.err != nil && a.err.Type == "server_error" && a.choices[0].text != "" && strings.HasPrefix(want, a.choices[0].text):
+				broken.Add(1)
+			default:
+				t.Errorf("stream %d: %+v, error %+v", i, a.choices, a.err)
+			}
+		})
+	}()
+	eventually(t, limit, "many run", func() bool { return p.metrics(t).sum(t, "pagoda_upstream_in_flight") > n/4 })
+	if err := first.cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	close(killed)
+	p.line(t, "upstream is down")
+	if err := os.Remove(socket); err != nil {
+		t.Fatal(err)
+	}
+	startFake(t, "vllm", "--uds", socket)
+	eventually(t, limit, "it is up again", isUp)
+	<-done
+	if broken.Load() == 0 || broken.Load()+whole.Load() != n {
+		t.Errorf("%d broken off and %d whole of %d", broken.Load(), whole.Load(), n)
+	}
+	eventually(t, limit, "nothing is in flight", func() bool { return p.metrics(t).sum(t, "pagoda_upstream_in_flight") == 0 })
+	m := p.metrics(t)
+	ok, retries := m.sum(t, "pagoda_upstream_requests_total", `outcome="ok"`), m.sum(t, "pagoda_upstream_retries_total")
+	if tries := m.sum(t, "pagoda_upstream_requests_total"); ok != float64(whole.Load()) || tries != n+retries {
+		t.Errorf("metrics: %v tries, %v ok, %v retries; %d whole", tries, ok, retries, whole.Load())
+	}
+	eventually(t, limit, "the log tells of each that broke off", func() bool {
+		told := int64(0)
+		for _, line := range p.lines() {
+			if strings.Contains(line, `"level":"error"`) && strings.Contains(line, `"stream":true`) && strings.Contains(line, "broke") {
+				told++
+			}
+		}
+		return told == broken.Load()
+	})
+	t.Logf("%d broken off, %d whole, %v sent again", broken.Load(), whole.Load(), retries)
+}
+
+// TestUpstreamTLS: an upstream behind https, whose authority the environment names; without it nothing is sent.
+func TestUpstreamTLS(t *testing.T) {
+	srv := httptest.NewTLSServer(fakeupstream.New("vllm", "upstream-model"))
+	defer srv.Close()
+	authority := filepath.Join(t.TempDir(), "authority.pem")
+	text := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: srv.Certificate().Raw})
+	if err := os.WriteFile(authority, text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	args := []string{"--infer-backend", "vllm", "--served-model-name", "m", "--upstream-url", srv.URL}
+	p := serveIn(t, []string{"SSL_CERT_FILE=" + authority}, args...)
+	if a := p.must(t, chatPath, upstreamChat("say x", true)); a.choices[0].text != "x" {
+		t.Errorf("%+v", a)
+	}
+	p = listening(t, args...)
+	if line := p.line(t, "waiting for the upstream"); !strings.Contains(fmt.Sprint(line["error"]), "certificate") {
+		t.Errorf("%v", line)
+	}
 }
 
 // TestUpstreamIdle: an upstream that closes idle connections sooner than anybody expects costs no request, not even where

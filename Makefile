@@ -20,8 +20,8 @@ LIB_SRC := ffi/rust/build.sh ffi/rust/Cargo.toml ffi/rust/Cargo.lock $(wildcard 
 LDFLAGS  = -s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT)
 files    = $$(find . -path ./build -prune -o -path ./.git -prune -o -name '$(1)' -print)
 
-.PHONY: help run build test lint race fuzz upstream bench bench-cpu bench-proxy install clean need \
-	gotest arm64 sdk-python sdk-node schemathesis lint-go lint-c lint-rust lint-tree
+.PHONY: help run build test lint race fuzz upstream bench bench-cpu bench-proxy cuda gpu-check install clean need \
+	gotest cudrv arm64 sdk-python sdk-node schemathesis lint-go lint-c lint-rust lint-tree
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 11
@@ -42,11 +42,14 @@ need: # say in one line each what is missing
 
 test: build ## all tests; ends with a list of what was skipped and why
 	@rm -f build/skipped.txt
-	@$(MAKE) --no-print-directory -k sdk-python sdk-node gotest minilm arm64 schemathesis; status=$$?; \
+	@$(MAKE) --no-print-directory -k sdk-python sdk-node gotest cudrv minilm arm64 schemathesis; status=$$?; \
 		sh test/skipped.sh build/skipped.txt; exit $$status
 
 gotest: $(LIB)
 	@$(GO) run ./test/summary -skips build/skipped.txt ./...
+
+cudrv: need # the layer over CUDA's driver, which the tag cuda builds
+	@sh test/cuda.sh
 
 arm64: need # the kernels' tests for ARM, under an emulator
 	@sh test/arm64.sh
@@ -70,6 +73,7 @@ lint-go: $(LIB) build/staticcheck
 		test -z "$$out" || { echo "not formatted as gofmt does:"; echo "$$out"; exit 1; }
 	@$(GO) vet ./...
 	@build/staticcheck ./...
+	@sh test/cuda.sh vet
 
 build/staticcheck: tools/go.mod tools/go.sum | need
 	@mkdir -p build
@@ -106,6 +110,12 @@ bench-cpu: build ## measure the CPU kernels beside the machine's limits and llam
 bench-proxy: build ## measure what the proxy adds, beside nginx where it is installed (NGINX names it), into docs/performance.md
 	@$(GO) build -trimpath -buildvcs=false -o build/bench-proxy ./bench/proxy
 	@build/bench-proxy -commit $(COMMIT) -nginx $(or $(NGINX),nginx) -write docs/performance.md $(ARGS)
+
+cuda: need ## compile the CUDA kernels (NVCC names the compiler; else fetches NVIDIA's, 110 MB)
+	@sh kernels/cuda/build.sh
+
+gpu-check: need ## hold the CUDA kernels to their references on this machine's GPU, and print their speed
+	@sh test/cuda.sh check
 
 install: build ## copy bin/pagoda to PREFIX/bin (/usr/local)
 	@mkdir -p "$(DESTDIR)$(PREFIX)/bin"

@@ -32,6 +32,8 @@ var arrows = map[string]row{
 	"checkpoint":                  {never: "net/http"},
 	"ffi":                         {never: "net/http"},
 	"kernels":                     {deps: "quant", never: "net/http"},
+	"kernels/cudrv":               {never: "net/http"},
+	"kernels/cuda":                {deps: "kernels/cudrv", never: "net/http"},
 	"quant":                       {never: "net/http"},
 	"models/demo":                 {never: "net/http"},
 	"backends/native/sched":       {deps: "backends/native/kvcache backends/native/sample", never: "time net/http"},
@@ -64,7 +66,7 @@ var arrows = map[string]row{
 }
 
 // usesCgo are the only packages with import "C".
-var usesCgo = []string{"kernels", "ffi"}
+var usesCgo = []string{"kernels", "kernels/cudrv", "ffi"}
 
 // pure are the packages that start no goroutine.
 var pure = []string{"backends/native/sched", "backends/native/kvcache", "backends/native/sample", "backends/native/draft"}
@@ -79,7 +81,7 @@ const module = "pagoda/"
 
 func listPackages(t *testing.T) []goPackage {
 	t.Helper()
-	out, err := exec.Command("go", "list", "-json=Dir,ImportPath,GoFiles,Imports,Deps", module+"...").Output()
+	out, err := exec.Command("go", "list", "-tags=cuda", "-json=Dir,ImportPath,GoFiles,Imports,Deps", module+"...").Output()
 	if err != nil {
 		t.Fatalf("go list: %v", err)
 	}

@@ -1,0 +1,3 @@
+// All kernels, in one image.
+#include "gemm.cu"
+#include "gemv.cu"

@@ -121,7 +121,7 @@ func TestKubernetes(t *testing.T) {
 		t.Errorf("warnings %q, keys %q and %q", cfg.Warnings, cfg.APIKey, cfg.UpstreamAPIKey)
 	}
 	if pod.EnableServiceLinks == nil || *pod.EnableServiceLinks {
-		t.Error("a Service named pagoda would set PAGODA_PORT")
+		t.Error("the Service's name would set PAGODA_PORT, of which each start would warn")
 	}
 	if len(c.Ports) != 1 || c.Ports[0].ContainerPort != cfg.Port {
 		t.Errorf("ports %v, we listen on %d", c.Ports, cfg.Port)

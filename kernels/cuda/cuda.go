@@ -29,15 +29,41 @@ const (
 )
 
 // Of gemv.cu.
-const fewThreads, fewColumns, fewPiece = 256, 16, 32
+const fewColumns, fewPiece = 16, 32
+
+// few is a form of the kernel for few rows: groups of 8 rows of x, tiles of 16 rows of w to a block, and warps of a block.
+type few struct{ groups, tiles, warps int }
+
+var fewForms = []few{{1, 1, 16}, {1, 2, 16}, {2, 1, 16}, {2, 2, 16}, {4, 2, 16}, {1, 1, 32}, {2, 1, 32}, {4, 1, 32}}
+
+// fewFor chooses the form that was fastest on an H100. The warps decide the order of sums, so they may depend on N, never
+// on M; the tiles decide only how often x is read.
+func fewFor(M, N int) few {
+	f := few{groups: 1, tiles: 1, warps: 16}
+	switch {
+	case M > 16:
+		f.groups = 4
+	case M > 8:
+		f.groups = 2
+	}
+	switch {
+	case N <= 2048: // few blocks: more of K at once
+		f.warps = 32
+	case f.groups == 4, f.groups == 2 && N > 16384, f.groups == 1 && N > 4096:
+		f.tiles = 2
+	}
+	return f
+}
 
 // Kernels are loaded for one device. They are safe for concurrent use on streams of their own.
 type Kernels struct {
 	dev    *cudrv.Device
 	module *cudrv.Module
-	few    [3]*cudrv.Function // for 8, 16 and 32 rows
-	wide   *cudrv.Function    // nil if the device has no wgmma
+	few    map[few]*cudrv.Function
+	wide   *cudrv.Function // nil if the device has no wgmma
 	read   *cudrv.Function
+
+	programmatic bool // kernels start while the one before ends
 }
 
 // Load loads the kernels for dev.
@@ -46,19 +72,23 @@ func Load(dev *cudrv.Device) (k *Kernels, err error) {
 	if err != nil {
 		return nil, err
 	}
-	k = &Kernels{dev: dev, module: m}
+	k = &Kernels{dev: dev, module: m, few: map[few]*cudrv.Function{}}
 	defer func() {
 		if err != nil {
 			_ = m.Close()
 		}
 	}()
-	for name, f := range map[string]**cudrv.Function{"matmul_few1": &k.few[0], "matmul_few2": &k.few[1], "matmul_few4": &k.few[2],
-		"read_bytes": &k.read} {
-		if *f, err = m.Function(name); err != nil {
+	for _, f := range fewForms {
+		if k.few[f], err = m.Function(fmt.Sprintf("matmul_few_%d_%d_%d", f.groups, f.tiles, f.warps)); err != nil {
 			return nil, err
 		}
 	}
-	if major, _ := dev.Capability(); major == 9 {
+	if k.read, err = m.Function("read_bytes"); err != nil {
+		return nil, err
+	}
+	major, _ := dev.Capability()
+	k.programmatic = major >= 9
+	if major == 9 {
 		if k.wide, err = m.Function("matmul_wide"); err != nil {
 			return nil, err
 		}
@@ -78,15 +108,14 @@ func (k *Kernels) MatMulFew(s *cudrv.Stream, args *cudrv.Args, out, x, w cu.Devi
 	if M < 1 || M > MaxFewRows || N < 1 || N%fewColumns != 0 || K < 1 || K%fewPiece != 0 {
 		return fmt.Errorf("cuda: matmul few of M %d, N %d, K %d: %w", M, N, K, ErrShape)
 	}
-	f := k.few[0]
-	switch {
-	case M > 16:
-		f = k.few[2]
-	case M > 8:
-		f = k.few[1]
-	}
+	return k.launchFew(s, args, fewFor(M, N), out, x, w, M, N, K)
+}
+
+func (k *Kernels) launchFew(s *cudrv.Stream, args *cudrv.Args, f few, out, x, w cu.DevicePtr, M, N, K int) error {
 	args.Reset().Ptr(out).Ptr(x).Ptr(w).I32(int32(M)).I32(int32(N)).I32(int32(K))
-	return s.Launch(f, cudrv.LaunchConfig{Grid: [3]uint32{uint32(N / fewColumns), 1, 1}, Block: [3]uint32{fewThreads, 1, 1}}, args)
+	columns := fewColumns * f.tiles
+	return s.Launch(k.few[f], cudrv.LaunchConfig{Grid: [3]uint32{uint32((N + columns - 1) / columns), 1, 1}, Block: [3]uint32{uint32(32 * f.warps), 1, 1},
+		Programmatic: k.programmatic}, args)
 }
 
 // Wide says whether the device has what MatMulWide needs.

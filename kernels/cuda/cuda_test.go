@@ -295,15 +295,6 @@ func TestReport(t *testing.T) {
 	r.ok(err)
 	fmt.Printf("%s, compute capability %d.%d, %d multiprocessors, L2 %d MiB, shared memory of a block %d KiB, memory %d of %d MiB free, driver's CUDA %d\n",
 		r.dev.Name(), major, minor, r.dev.Multiprocessors(), r.dev.L2()>>20, r.dev.SharedPerBlock()>>10, free>>20, total>>20, r.dev.DriverVersion())
-	for _, f := range append(r.k.few[:], r.k.wide) {
-		if f != nil {
-			regs, err := f.Registers()
-			r.ok(err)
-			local, err := f.LocalBytes()
-			r.ok(err)
-			fmt.Printf("registers %d, local bytes %d\n", regs, local)
-		}
-	}
 
 	const bytes = 4 << 30
 	big, sum := r.alloc(bytes), r.alloc(4)
@@ -377,5 +368,51 @@ func TestReport(t *testing.T) {
 		r.ok(err)
 		d := r.timed(func() error { return r.k.MatMulWide(r.s, &r.a, out.Ptr(), x.Ptr(), weights, M) })
 		fmt.Printf("M %5d N %5d K %5d: %8.2f us, %5.0f TFLOP/s\n", M, N, K, float64(d)/1e3, 2*float64(M)*float64(N)*float64(K)/d.Seconds()/1e12)
+	}
+}
+
+// TestForms: forms with as many warps have the same results, and none spills; their times are printed.
+func TestForms(t *testing.T) {
+	r := newRig(t)
+	for f, k := range r.k.few {
+		if local, err := k.LocalBytes(); err != nil || local > 0 {
+			t.Errorf("%+v: %d bytes of local memory, %v", f, local, err)
+		}
+	}
+	const bytes = 1 << 30
+	big := r.alloc(bytes)
+	r.ok(r.s.Fill(big, 0))
+	for _, shape := range [][2]int{{1152, 896}, {9728, 896}, {896, 4864}, {6144, 4096}, {4096, 4096}, {28672, 4096}, {4096, 14336}, {48, 160},
+		{16 * (1 + r.IntN(300)), 32 * (1 + r.IntN(200))}} {
+		N, K := shape[0], shape[1]
+		w, dw := r.random(N * K)
+		x, dx := r.random(MaxFewRows * K)
+		dout := r.alloc(2 * MaxFewRows * N)
+		whole := map[int][]uint16{}
+		for _, f := range fewForms {
+			M := 8 * f.groups
+			r.unset(dout)
+			r.ok(r.k.launchFew(r.s, &r.a, f, dout.Ptr(), dx.Ptr(), dw.Ptr(), M, N, K))
+			r.ok(r.s.Sync())
+			out := r.read(dout, M*N)
+			r.compare(out, x, w, M, N, K, 500)
+			if whole[f.warps] == nil {
+				whole[f.warps] = out
+			} else if n := 8 * N; !slices.Equal(out[:n], whole[f.warps][:n]) {
+				t.Errorf("%+v, N %d K %d: other results", f, N, K)
+			}
+			at, one := 0, 2*N*K
+			d := r.timed(func() error {
+				if at+one > bytes {
+					at = 0
+				}
+				p := big.Ptr() + cu.DevicePtr(at)
+				at += one
+				return r.k.launchFew(r.s, &r.a, f, dout.Ptr(), dx.Ptr(), p, M, N, K)
+			})
+			if testing.Verbose() {
+				fmt.Printf("N %6d K %6d %+v: %7.2f us %5.0f GB/s\n", N, K, f, float64(d)/1e3, float64(one)/d.Seconds()/1e9)
+			}
+		}
 	}
 }

@@ -8,14 +8,17 @@ enum { maxArguments = 24 };
 
 // cudrvLaunch launches f with n arguments that lie in memory at their offsets.
 static inline CUresult cudrvLaunch(CUcontext ctx, CUstream s, CUfunction f, const unsigned *grid, const unsigned *block, unsigned shared,
-	char *memory, const unsigned *offsets, int n) {
+	int programmatic, char *memory, const unsigned *offsets, int n) {
 	void *arguments[maxArguments];
 	CUresult r = cuCtxSetCurrent(ctx);
 	if (r != CUDA_SUCCESS)
 		return r;
 	for (int i = 0; i < n; i++)
 		arguments[i] = memory + offsets[i];
-	return cuLaunchKernel(f, grid[0], grid[1], grid[2], block[0], block[1], block[2], shared, s, arguments, 0);
+	CUlaunchAttribute attribute = {.id = CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION, .value.programmaticStreamSerializationAllowed = 1};
+	CUlaunchConfig c = {.gridDimX = grid[0], .gridDimY = grid[1], .gridDimZ = grid[2], .blockDimX = block[0], .blockDimY = block[1],
+		.blockDimZ = block[2], .sharedMemBytes = shared, .hStream = s, .attrs = &attribute, .numAttrs = programmatic ? 1 : 0};
+	return cuLaunchKernelEx(&c, f, arguments, 0);
 }
 
 static inline CUresult cudrvGraphLaunch(CUcontext ctx, CUgraphExec g, CUstream s) {

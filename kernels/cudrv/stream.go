@@ -230,6 +230,9 @@ func (a *Args) Bytes(p []byte) *Args {
 type LaunchConfig struct {
 	Grid, Block [3]uint32
 	Shared      uint32 // bytes of shared memory beside the kernel's own
+	// Programmatic lets the kernel start before the one before it in the stream is done. It must wait itself
+	// (griddepcontrol.wait) before it touches what that one writes or reads. It needs compute capability 9.0.
+	Programmatic bool
 }
 
 // Launch launches f; errors of the kernel itself are Sync's.
@@ -237,7 +240,11 @@ func (s *Stream) Launch(f *Function, c LaunchConfig, args *Args) error {
 	if args.full {
 		return fmt.Errorf("cuda: launch %s: too many arguments", f.name)
 	}
-	r := C.cudrvLaunch(s.dev.ctx, s.s, f.f, (*C.uint)(&c.Grid[0]), (*C.uint)(&c.Block[0]), C.uint(c.Shared),
+	var programmatic C.int
+	if c.Programmatic {
+		programmatic = 1
+	}
+	r := C.cudrvLaunch(s.dev.ctx, s.s, f.f, (*C.uint)(&c.Grid[0]), (*C.uint)(&c.Block[0]), C.uint(c.Shared), programmatic,
 		(*C.char)(unsafe.Pointer(&args.memory[0])), (*C.uint)(&args.offsets[0]), C.int(args.n))
 	if r != C.CUDA_SUCCESS {
 		return check(r, "launch "+f.name)

@@ -117,7 +117,7 @@ func (c *Config) ownOptions() []*Option {
 			Help: "most tokens of prompt and answer together; 0 is the checkpoint's own limit"},
 		{Name: "kv_cache_memory", target: &c.KVCacheMemory, Max: 1 << 50, Group: engine, Commands: all,
 			Backends: "native", Help: "memory for the KV cache, such as 4GiB; 0 is enough for max_num_seqs full " +
-				"sequences, at most half of the free memory"},
+				"sequences, at most half of the free memory but enough for one"},
 		{Name: "kv_cache_dtype", target: &c.KVCacheDType, Default: "auto",
 			Choices: []string{"auto", "float32", "bfloat16", "fp8", "fp8_e4m3", "int8"}, Group: engine, Commands: all,
 			Backends: "native", Help: "type of the KV cache; auto is float32, bfloat16 halves the memory, fp8 (e4m3, " +

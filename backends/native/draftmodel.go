@@ -49,9 +49,8 @@ type draftedSeq struct {
 // maxBehind is how many tokens of a text a draft's first pass computes; what is more is prefill, of its own pass.
 const maxBehind = 16
 
-func newModelDrafter(m *model.Model, kv *model.KV, stream *kernels.Stream, vocab, maxTokens, maxSeqs int,
-	prefixCache bool) (*modelDrafter, error) {
-	limits := model.Limits{MaxTokens: maxTokens, MaxSeqs: maxSeqs, MaxLogitRows: maxSeqs}
+func newModelDrafter(m *model.Model, kv *model.KV, stream *kernels.Stream, vocab int, limits model.Limits, prefixCache bool) (
+	*modelDrafter, error) {
 	work, err := m.NewWorkspace(kv, limits)
 	if err != nil {
 		return nil, err
@@ -251,31 +250,42 @@ func argmax(logits []float32) int32 {
 	return int32(best)
 }
 
+// openDraft opens the draft model's checkpoint.
+func (e *Engine) openDraft() (*checkpoint.Checkpoint, *model.Spec, error) {
+	ck, err := openCheckpoint(e.opts.DraftDir, e.opts.DraftFiles)
+	if err != nil {
+		return nil, nil, err
+	}
+	cfg, err := ck.Config()
+	var spec *model.Spec
+	if err == nil {
+		spec, err = model.NewSpec(cfg)
+	}
+	if err == nil && spec.StateBytes() > 0 {
+		err = fmt.Errorf("%s cannot be a draft model: its state cannot forget what was guessed", spec.Arch)
+	}
+	if err != nil {
+		return nil, nil, errors.Join(err, ck.Close())
+	}
+	return ck, spec, nil
+}
+
 // loadDraft loads the draft model, if there is to be one.
 func (e *Engine) loadDraft() error {
 	if e.opts.SpeculativeMethod != "draft_model" {
 		return nil
 	}
-	ck, err := openCheckpoint(e.opts.DraftDir, e.opts.DraftFiles)
+	ck, spec, err := e.openDraft()
 	if err != nil {
 		return err
 	}
 	defer ck.Close()
-	cfg, err := ck.Config()
-	if err != nil {
-		return err
-	}
-	spec, err := model.NewSpec(cfg)
-	if err != nil {
-		return err
-	}
-	if spec.StateBytes() > 0 {
-		return fmt.Errorf("%s cannot be a draft model: its state cannot forget what was guessed", spec.Arch)
-	}
 	if err := e.sameVocabulary(ck, spec); err != nil {
 		return err
 	}
-	e.draft, err = e.loadWeights(ck, spec, model.Options{MaxLen: min(e.maxLen, spec.MaxLen)})
+	o := e.opts.model(nil)
+	o.MaxLen = min(e.maxLen, spec.MaxLen)
+	e.draft, err = e.loadWeights(ck, spec, o)
 	return err
 }
 
@@ -301,17 +311,17 @@ func (e *Engine) sameVocabulary(ck *checkpoint.Checkpoint, spec *model.Spec) err
 	return nil
 }
 
-// newDrafter makes what guesses ahead; blocks are the target's.
-func (e *Engine) newDrafter(blocks int) (drafter, error) {
+// newDrafter makes what guesses ahead.
+func (e *Engine) newDrafter() (drafter, error) {
 	if e.draft == nil {
 		return lookupDrafter{}, nil
 	}
-	kv, err := e.draft.NewKV(blocks, BlockSize)
+	kv, err := e.draft.NewKV(e.numBlocks, BlockSize)
 	if err != nil {
 		return nil, err
 	}
 	e.own(kv.Close)
-	d, err := newModelDrafter(e.draft, kv, e.device.NewStream(), e.vocab, e.opts.MaxBatchedTokens, e.opts.MaxNumSeqs,
+	d, err := newModelDrafter(e.draft, kv, e.device.NewStream(), e.vocab, e.opts.draftLimits(),
 		!e.opts.NoPrefixCache)
 	if err != nil {
 		return nil, err

@@ -23,22 +23,20 @@ import (
 // BlockSize is the number of tokens of a KV block.
 const BlockSize = 16
 
-// promptLogitBytes bounds the memory for the logits that one step computes for the log-probabilities of prompts.
-const promptLogitBytes = 16 << 20
-
 // Engine serves one checkpoint and its adapters. It implements engine.Engine, engine.Tokenizer and engine.Statser.
 type Engine struct {
-	opts     Options
-	models   []engine.Model
-	started  time.Time
-	codec    *codec.Codec
-	tok      *token.Tokenizer // the codec's
-	defaults samplingDefaults
-	maxLen   int
-	stateful bool // the model keeps states: see sched.Config.States
-	vocab    int  // tokens that may be sampled: the tokenizer's, without the padding of the model's rows
-	adapters *adapter.Registry
-	runner   *runner
+	opts      Options
+	models    []engine.Model
+	started   time.Time
+	codec     *codec.Codec
+	tok       *token.Tokenizer // the codec's
+	defaults  samplingDefaults
+	maxLen    int
+	numBlocks int  // of the KV cache
+	stateful  bool // the model keeps states: see sched.Config.States
+	vocab     int  // tokens that may be sampled: the tokenizer's, without the padding of the model's rows
+	adapters  *adapter.Registry
+	runner    *runner
 
 	// What is freed, in reverse order, once the loop has ended.
 	owned  []func() error
@@ -165,34 +163,35 @@ func (e *Engine) load() error {
 	return nil
 }
 
-// loadModel opens the device and packs the weights, unless failed says in between that it is for nothing.
+// loadModel opens the device and packs the weights, unless all of the engine would not fit into memory, or failed says in between
+// that it is for nothing.
 func (e *Engine) loadModel(ck *checkpoint.Checkpoint, spec *model.Spec, failed func() error) (err error) {
-	if e.device, err = kernels.OpenCPU(kernels.CPUOptions{Threads: e.opts.Threads, Variant: e.opts.Kernels}); err != nil {
-		return err
-	}
-	e.own(e.device.Close)
 	grow, err := e.growth(spec)
 	if err != nil {
 		return err
 	}
-	if e.model, err = e.loadWeights(ck, spec, model.Options{MaxLen: e.opts.MaxModelLen, Grow: grow, Check: failed}); err != nil {
+	size, err := e.newSizer(spec, grow)
+	if err != nil {
+		return err
+	}
+	if e.numBlocks, err = size.blocks(e.opts); err != nil {
+		return err
+	}
+	if e.device, err = kernels.OpenCPU(kernels.CPUOptions{Threads: e.opts.Threads, Variant: e.opts.Kernels}); err != nil {
+		return err
+	}
+	e.own(e.device.Close)
+	o := e.opts.model(grow)
+	o.Check = failed
+	if e.model, err = e.loadWeights(ck, spec, o); err != nil {
 		return err
 	}
 	e.maxLen = e.model.MaxLen()
 	return nil
 }
 
-// loadWeights loads a checkpoint's model; o says what is not an option of the engine. The engine owns the model.
-func (e *Engine) loadWeights(ck *checkpoint.Checkpoint, spec *model.Spec, o model.Options) (*model.Model, error) {
-	var err error
-	if o.DType, err = model.ParseDType(e.opts.DType); err != nil {
-		return nil, err
-	}
-	o.KVDType, o.Bits, o.Mapped = model.DType(e.opts.KVDType), e.opts.QuantizationBits, e.opts.Mmap
-	if need, have := spec.WeightBytes(o), e.opts.MemoryBytes-e.device.Allocated(); e.opts.MemoryBytes > 0 && need > have {
-		return nil, fmt.Errorf("the weights need %d MiB, %d MiB more than there is", need>>20, (need-have)>>20)
-	}
-	var m *model.Model
+// loadWeights loads a checkpoint's model, which the engine owns.
+func (e *Engine) loadWeights(ck *checkpoint.Checkpoint, spec *model.Spec, o model.Options) (m *model.Model, err error) {
 	if e.opts.LoadFormat == "dummy" {
 		m, err = model.LoadDummy(e.device, spec, 1, o)
 	} else {
@@ -230,11 +229,8 @@ func (e *Engine) loadAdapters() error {
 }
 
 func (e *Engine) startRunner() error {
-	blocks, err := e.numBlocks()
-	if err != nil {
-		return err
-	}
-	if e.kv, err = e.model.NewKV(blocks, BlockSize); err != nil {
+	var err error
+	if e.kv, err = e.model.NewKV(e.numBlocks, BlockSize); err != nil {
 		return err
 	}
 	e.own(e.kv.Close)
@@ -242,13 +238,7 @@ func (e *Engine) startRunner() error {
 		return err
 	}
 	vocab := e.model.VocabSize()
-	promptLogits := max(1, min(e.opts.MaxBatchedTokens, promptLogitBytes/(4*vocab)))
-	limits := model.Limits{
-		MaxTokens:    e.opts.MaxBatchedTokens,
-		MaxSeqs:      e.opts.MaxNumSeqs,
-		MaxLogitRows: min(e.opts.MaxBatchedTokens, e.opts.MaxNumSeqs+promptLogits),
-	}
-	work, err := e.model.NewWorkspace(e.kv, limits)
+	work, err := e.model.NewWorkspace(e.kv, e.opts.limits(vocab))
 	if err != nil {
 		return err
 	}
@@ -256,10 +246,10 @@ func (e *Engine) startRunner() error {
 	s, err := sched.New(sched.Config{
 		MaxNumSeqs:       e.opts.MaxNumSeqs,
 		MaxBatchedTokens: e.opts.MaxBatchedTokens,
-		MaxPromptLogits:  promptLogits,
+		MaxPromptLogits:  e.opts.promptLogits(vocab),
 		MaxWaiting:       e.opts.MaxQueue,
 		BlockSize:        BlockSize,
-		NumBlocks:        blocks,
+		NumBlocks:        e.numBlocks,
 		MaxLen:           e.maxLen,
 		PrefixCache:      !e.opts.NoPrefixCache && !e.stateful,
 		States:           e.stateful,
@@ -269,38 +259,12 @@ func (e *Engine) startRunner() error {
 		return err
 	}
 	x := newExecutor(e.device.NewStream(), work, vocab, e.vocab, BlockSize)
-	d, err := e.newDrafter(blocks)
+	d, err := e.newDrafter()
 	if err != nil {
 		return err
 	}
 	e.runner = newRunner(s, x, d, e.opts.MaxQueue, e.opts.Log)
 	return nil
-}
-
-// numBlocks sizes the KV cache: what the option says, else what MaxNumSeqs sequences of the full length need, at most
-// half of the memory that the weights leave.
-func (e *Engine) numBlocks() (int, error) {
-	per := e.model.KVBytesPerBlock(BlockSize)
-	if e.draft != nil {
-		per += e.draft.KVBytesPerBlock(BlockSize)
-	}
-	perSeq := int64(e.maxLen+BlockSize-1) / BlockSize
-	states := e.model.Spec().StateBytes() * int64(e.opts.MaxNumSeqs)
-	blocks := perSeq * int64(e.opts.MaxNumSeqs)
-	if e.opts.KVCacheBytes > 0 {
-		blocks = e.opts.KVCacheBytes / per
-	} else if have := e.opts.MemoryBytes; have > 0 {
-		blocks = min(blocks, max(0, have-e.device.Allocated()-states)/2/per)
-	}
-	if left := e.opts.MemoryBytes - e.device.Allocated(); e.opts.MemoryBytes > 0 && states > left {
-		return 0, fmt.Errorf("the states of %d sequences need %d MiB, %d MiB more than there is: give max_num_seqs less",
-			e.opts.MaxNumSeqs, (states+1<<20-1)>>20, (states-left+1<<20-1)>>20)
-	}
-	if blocks < perSeq {
-		return 0, fmt.Errorf("the KV cache holds %d blocks, but one sequence of %d tokens needs %d (%d MiB): "+
-			"give kv_cache_memory more or max_model_len less", blocks, e.maxLen, perSeq, (perSeq*per+1<<20-1)>>20)
-	}
-	return int(min(blocks, 1<<30)), nil
 }
 
 func (e *Engine) listModels() {

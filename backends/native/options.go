@@ -9,6 +9,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"pagoda/backends/native/codec"
+	"pagoda/backends/native/model"
 	"pagoda/engine"
 )
 
@@ -33,9 +34,10 @@ type Options struct {
 	LoadFormat       string // "auto" reads the weights, "dummy" makes random ones of the same shape; "" is auto
 
 	Mmap             bool   // use the weights from the mapped files of Dir
-	MemoryBytes      int64  // memory that weights and KV cache together may take; 0: no bound
+	MemoryBytes      int64  // memory that the engine may take; 0: no bound
+	MemoryOf         string // what bounds it, for people
 	MaxModelLen      int    // 0: the checkpoint's own limit
-	KVCacheBytes     int64  // 0: enough for MaxNumSeqs full sequences, at most half of what the weights leave
+	KVCacheBytes     int64  // 0: enough for MaxNumSeqs full sequences, at most half of what the rest leaves, at least one
 	KVDType          string // "auto", "float32", "bfloat16", "fp8" (or "fp8_e4m3"), "int8"; "" is auto: float32
 	MaxNumSeqs       int    // sequences per step; 0 is 64
 	MaxBatchedTokens int    // tokens per step; 0 is 512
@@ -86,6 +88,31 @@ func setDefault[T comparable](p *T, value T) {
 	if *p == zero {
 		*p = value
 	}
+}
+
+// promptLogitBytes bounds the memory for the logits that one step computes for the log-probabilities of prompts.
+const promptLogitBytes = 16 << 20
+
+// promptLogits is how many rows of logits a step computes for the log-probabilities of prompts, at most.
+func (o Options) promptLogits(vocab int) int {
+	return max(1, min(o.MaxBatchedTokens, promptLogitBytes/(4*vocab)))
+}
+
+// limits are those of a step of the model.
+func (o Options) limits(vocab int) model.Limits {
+	return model.Limits{MaxTokens: o.MaxBatchedTokens, MaxSeqs: o.MaxNumSeqs,
+		MaxLogitRows: min(o.MaxBatchedTokens, o.MaxNumSeqs+o.promptLogits(vocab))}
+}
+
+// draftLimits are those of a step of the draft model.
+func (o Options) draftLimits() model.Limits {
+	return model.Limits{MaxTokens: o.MaxBatchedTokens, MaxSeqs: o.MaxNumSeqs, MaxLogitRows: o.MaxNumSeqs}
+}
+
+// model are the options of the model's weights; o is valid.
+func (o Options) model(grow *model.Growth) model.Options {
+	return model.Options{DType: model.DType(o.DType), KVDType: model.DType(o.KVDType), MaxLen: o.MaxModelLen,
+		Bits: o.QuantizationBits, Mapped: o.Mmap, Grow: grow}
 }
 
 // validate reports all problems at once.

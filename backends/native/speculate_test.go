@@ -324,7 +324,8 @@ func randomDraft(t *testing.T, e *Engine) drafter {
 		t.Fatal(err)
 	}
 	e.own(kv.Close)
-	d, err := newModelDrafter(m, kv, e.device.NewStream(), e.vocab, 64, e.opts.MaxNumSeqs, true)
+	d, err := newModelDrafter(m, kv, e.device.NewStream(), e.vocab,
+		model.Limits{MaxTokens: 64, MaxSeqs: e.opts.MaxNumSeqs, MaxLogitRows: e.opts.MaxNumSeqs}, true)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -162,7 +162,7 @@ func (b *benchRun) process(ctx context.Context) error {
 	tuneRuntime(b.log)
 	b.progress.show("loading the model")
 	begin := time.Now()
-	eng, err := loadModel(ctx, &b.cfg.Config, b.log)
+	eng, err := loadModel(ctx, &b.cfg.Config, newMemoryBudget(), b.log)
 	if err != nil {
 		return err
 	}

@@ -102,7 +102,7 @@ func newTalker(cfg *config.Config, log zerolog.Logger) (talker, error) {
 		}
 		return newLocalTalker(eng, cfg), nil
 	}
-	eng, err := loadModel(context.Background(), cfg, log)
+	eng, err := loadModel(context.Background(), cfg, newMemoryBudget(), log)
 	if err != nil {
 		return nil, err
 	}

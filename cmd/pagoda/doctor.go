@@ -138,7 +138,8 @@ func memoryLine() string {
 	if n, err := memlimit.FromCgroup(); err == nil && (total == 0 || n < uint64(total)) {
 		limit = "the container's limit is " + gib(int64(n))
 	}
-	return fmt.Sprintf("%s for weights and KV cache: %s free of %s, %s", gib(availableMemory()), gib(meminfo("MemAvailable")),
+	available, _ := availableMemory()
+	return fmt.Sprintf("%s for models, with KV cache and work buffers: %s free of %s, %s", gib(available), gib(meminfo("MemAvailable")),
 		gib(total), limit)
 }
 

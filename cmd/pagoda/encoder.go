@@ -54,11 +54,12 @@ func isEncoder(cfg *config.Config) (bool, error) {
 	return encoder.Serves(ck, cfg.PoolingType), nil
 }
 
-func loadEncoder(cfg *config.Config, log zerolog.Logger) (_ *encoder.Engine, err error) {
+func loadEncoder(cfg *config.Config, mem *memoryBudget, log zerolog.Logger) (*encoder.Engine, error) {
 	o := encoder.Options{Dir: cfg.ModelNameOrPath, Name: cfg.ServedModelName, PoolingType: cfg.PoolingType,
 		DType: cfg.InferDType, Threads: cfg.Threads, Kernels: cfg.CPUKernels, Bits: cfg.QuantizationBit, KVDType: cfg.KVCacheDType,
-		KVCacheBytes: cfg.KVCacheMemory, RopeScaling: cfg.RopeScaling, MemoryBytes: availableMemory(), MaxModelLen: cfg.MaxModelLen,
+		KVCacheBytes: cfg.KVCacheMemory, RopeScaling: cfg.RopeScaling, MaxModelLen: cfg.MaxModelLen,
 		MaxNumSeqs: cfg.MaxNumSeqs, MaxBatchedTokens: cfg.MaxNumBatchedTokens, MaxQueue: cfg.MaxQueue, Log: log}
+	var err error
 	if o.Root, err = modelRoot(cfg); err != nil {
 		return nil, err
 	}
@@ -71,5 +72,11 @@ func loadEncoder(cfg *config.Config, log zerolog.Logger) (_ *encoder.Engine, err
 	if o.ChatTemplate, err = chatTemplate(cfg); err != nil {
 		return nil, err
 	}
-	return encoder.New(o)
+	o.MemoryBytes, _ = mem.left()
+	eng, err := encoder.New(o)
+	if err != nil {
+		return nil, err
+	}
+	mem.taken += eng.Bytes()
+	return eng, nil
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"os"
 	"strconv"
 	"strings"
@@ -9,17 +10,39 @@ import (
 	"github.com/pbnjay/memory"
 )
 
-// availableMemory is how many bytes this process may still take: what the machine has free, page cache included, or
-// the container's limit if that is less.
-func availableMemory() int64 {
-	free := meminfo("MemAvailable")
-	if free == 0 {
-		free = int64(memory.TotalMemory())
+// memoryBudget is the memory that the models of this process may take together.
+type memoryBudget struct {
+	start int64  // bytes that there were before the first
+	of    string // what bounds them
+	taken int64  // by the models so far, also what they have not written to yet
+}
+
+func newMemoryBudget() *memoryBudget {
+	bytes, of := availableMemory()
+	return &memoryBudget{start: bytes, of: of}
+}
+
+// left is what the next model may take, at least a byte, and why.
+func (b *memoryBudget) left() (bytes int64, of string) {
+	now, _ := availableMemory() // other programs may have taken some meanwhile
+	bytes, of = max(1, min(b.start-b.taken, now)), b.of
+	if b.taken > 0 {
+		of += fmt.Sprintf(", without %d MiB of the models before", b.taken>>20)
 	}
-	if limit, err := memlimit.FromCgroup(); err == nil && limit > 0 && int64(limit) > 0 {
-		free = min(free, int64(limit))
+	return bytes, of
+}
+
+// availableMemory is how many bytes this process may take: what the machine has free, page cache included, or the container's
+// limit if that is less.
+func availableMemory() (bytes int64, of string) {
+	bytes, of = meminfo("MemAvailable"), "free on this machine"
+	if bytes == 0 {
+		bytes, of = int64(memory.TotalMemory()), "the machine's memory"
 	}
-	return free
+	if limit, err := memlimit.FromCgroup(); err == nil && limit > 0 && limit < uint64(bytes) {
+		bytes, of = int64(limit), "the limit of the container or control group"
+	}
+	return bytes, of
 }
 
 // meminfo reads a row of /proc/meminfo in bytes, 0 if there is none.

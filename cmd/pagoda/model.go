@@ -37,7 +37,7 @@ func tuneRuntime(log zerolog.Logger) {
 func nativeOptions(ctx context.Context, cfg *config.Config, log zerolog.Logger) (native.Options, error) {
 	o := native.Options{
 		DType: cfg.InferDType, QuantizationBits: cfg.QuantizationBit, Threads: cfg.Threads, Kernels: cfg.CPUKernels, LoadFormat: cfg.LoadFormat, Mmap: cfg.Mmap,
-		MemoryBytes: availableMemory(), MaxModelLen: cfg.MaxModelLen, KVCacheBytes: cfg.KVCacheMemory, KVDType: cfg.KVCacheDType,
+		MaxModelLen: cfg.MaxModelLen, KVCacheBytes: cfg.KVCacheMemory, KVDType: cfg.KVCacheDType,
 		MaxNumSeqs: cfg.MaxNumSeqs, MaxBatchedTokens: cfg.MaxNumBatchedTokens, MaxQueue: cfg.MaxQueue,
 		RopeScaling: cfg.RopeScaling, NoPrefixCache: !cfg.EnablePrefixCaching,
 		SpeculativeMethod: cfg.SpeculativeMethod, NumSpeculativeTokens: cfg.NumSpeculativeTokens,
@@ -189,8 +189,8 @@ func chooseModel(o *native.Options, cfg *config.Config) (err error) {
 	return nil
 }
 
-// loadModel loads the configured model.
-func loadModel(ctx context.Context, cfg *config.Config, log zerolog.Logger) (*native.Engine, error) {
+// loadModel loads the configured model within the memory that is left.
+func loadModel(ctx context.Context, cfg *config.Config, mem *memoryBudget, log zerolog.Logger) (*native.Engine, error) {
 	if err := findModel(ctx, cfg, log); err != nil {
 		return nil, err
 	}
@@ -198,5 +198,12 @@ func loadModel(ctx context.Context, cfg *config.Config, log zerolog.Logger) (*na
 	if err != nil {
 		return nil, err
 	}
-	return native.New(o)
+	o.MemoryBytes, o.MemoryOf = mem.left()
+	eng, err := native.New(o)
+	if err != nil {
+		return nil, err
+	}
+	f := eng.Footprint()
+	mem.taken += f.WeightBytes + f.KVBytes + f.OtherBytes
+	return eng, nil
 }

@@ -88,9 +88,10 @@ func serve(cfg *config.Result) error {
 // must not keep the others away. made adds to the log what a single one is; of several each has a line of its own.
 func addModels(ctx context.Context, router *engine.Router, models []config.Config, upstreams *proxy.Metrics, log zerolog.Logger) (
 	made func(*zerolog.Event), err error) {
+	mem := newMemoryBudget()
 	for i := range models {
 		before := len(router.Models())
-		if made, err = addModel(ctx, router, &models[i], len(models) > 1, upstreams, log); err != nil {
+		if made, err = addModel(ctx, router, &models[i], len(models) > 1, mem, upstreams, log); err != nil {
 			if len(models) > 1 {
 				err = fmt.Errorf("models[%d]: %w", i, err)
 			}
@@ -107,8 +108,8 @@ func addModels(ctx context.Context, router *engine.Router, models []config.Confi
 }
 
 // addModel loads the model, or connects to its upstream, and puts it behind the router. made adds to the log what it is.
-func addModel(ctx context.Context, router *engine.Router, cfg *config.Config, noWait bool, upstreams *proxy.Metrics, log zerolog.Logger) (
-	made func(*zerolog.Event), err error) {
+func addModel(ctx context.Context, router *engine.Router, cfg *config.Config, noWait bool, mem *memoryBudget, upstreams *proxy.Metrics,
+	log zerolog.Logger) (made func(*zerolog.Event), err error) {
 	var eng engine.Engine
 	isEncoder := false
 	if !cfg.Proxied() {
@@ -122,14 +123,14 @@ func addModel(ctx context.Context, router *engine.Router, cfg *config.Config, no
 		}
 	}
 	if isEncoder {
-		eng, err = loadEncoder(cfg, log)
+		eng, err = loadEncoder(cfg, mem, log)
 		made = func(ev *zerolog.Event) { ev.Str("device", "cpu").Bool("encoder", true) }
 	} else if cfg.Proxied() {
 		eng, err = connect(ctx, cfg, noWait, upstreams, log)
 		made = func(ev *zerolog.Event) { ev.Str("backend", cfg.InferBackend) }
 	} else {
 		var own *native.Engine
-		if own, err = loadModel(ctx, cfg, log); err == nil {
+		if own, err = loadModel(ctx, cfg, mem, log); err == nil {
 			eng, made = own, func(ev *zerolog.Event) { logNative(ev, own) }
 		}
 	}
@@ -194,7 +195,8 @@ func logReady(log zerolog.Logger, router *engine.Router, made func(*zerolog.Even
 func logNative(ev *zerolog.Event, eng *native.Engine) {
 	f := eng.Footprint()
 	ev.Str("device", "cpu").Str("kernels", f.Variant).Int("threads", f.Threads).
-		Str("dtype", f.DType).Str("weights", f.Weights).Int64("weight_bytes", f.WeightBytes).Int64("kv_bytes", f.KVBytes)
+		Str("dtype", f.DType).Str("weights", f.Weights).Int64("weight_bytes", f.WeightBytes).Int64("kv_bytes", f.KVBytes).
+		Int64("other_bytes", f.OtherBytes)
 	for _, s := range eng.Stats() {
 		ev.Str("kv_dtype", s.KVDType).Int("kv_blocks", s.NumBlocks).Int("kv_tokens", s.NumBlocks*s.BlockSize)
 	}

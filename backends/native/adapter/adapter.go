@@ -43,21 +43,46 @@ func (a *Adapter) Bytes() int64 { return a.bytes }
 // maxRank bounds what one adapter costs a step.
 const maxRank = 1024
 
-// build checks an adapter against the model and packs its matrices.
-func build(dev *kernels.Device, m *model.Model, ck *checkpoint.Checkpoint) (*Adapter, error) {
+// Bytes is the memory that an adapter takes once it is loaded for a model with these options. It refuses what does not fit the
+// model.
+func Bytes(spec *model.Spec, o model.Options, ck *checkpoint.Checkpoint) (bytes int64, err error) {
+	pairs, w, err := open(spec, ck)
+	if err != nil {
+		return 0, err
+	}
+	defer w.Close() // only read from: nothing is lost when it fails
+	for _, p := range pairs {
+		for _, t := range []checkpoint.Tensor{p.a, p.b} {
+			bytes += kernels.MatrixBytes(spec.AdapterDType(o), t.Shape[0], t.Shape[1])
+		}
+	}
+	return bytes, nil
+}
+
+// open finds an adapter's matrices, which are there until the weights are closed.
+func open(spec *model.Spec, ck *checkpoint.Checkpoint) ([]pair, *checkpoint.Weights, error) {
 	config, err := ck.AdapterConfig()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	w, err := ck.AdapterWeights()
+	if err != nil {
+		return nil, nil, err
+	}
+	pairs, err := match(config, spec.Modules(), w)
+	if err != nil {
+		return nil, nil, errors.Join(err, w.Close())
+	}
+	return pairs, w, nil
+}
+
+// build checks an adapter against the model and packs its matrices.
+func build(dev *kernels.Device, m *model.Model, ck *checkpoint.Checkpoint) (*Adapter, error) {
+	pairs, w, err := open(m.Spec(), ck)
 	if err != nil {
 		return nil, err
 	}
 	defer w.Close() // only read from: nothing is lost when it fails
-	pairs, err := match(config, m.Spec().Modules(), w)
-	if err != nil {
-		return nil, err
-	}
 	a := &Adapter{lora: m.Spec().NewLoRA()}
 	for _, p := range pairs {
 		u, err := p.pack(dev, m.AdapterDType())

@@ -73,7 +73,7 @@ func Load(dev *kernels.Device, spec *Spec, w *checkpoint.Weights, o Options) (*M
 }
 
 func load(dev *kernels.Device, spec *Spec, src source, o Options) (*Model, error) {
-	if err := o.check(spec); err != nil {
+	if err := spec.Check(o); err != nil {
 		return nil, fmt.Errorf("load model: %w", err)
 	}
 	m := &Model{dev: dev, spec: spec.grown(o.Grow), options: o, dtype: spec.resolve(o.DType), maxLen: spec.MaxLen}
@@ -94,7 +94,8 @@ func load(dev *kernels.Device, spec *Spec, src source, o Options) (*Model, error
 	return m, nil
 }
 
-func (o Options) check(s *Spec) error {
+// Check refuses options with which the model cannot be loaded.
+func (s *Spec) Check(o Options) error {
 	if _, err := ParseDType(string(o.DType)); err != nil {
 		return err
 	}

@@ -27,7 +27,10 @@ type LowRank struct {
 }
 
 // AdapterDType is the type in which adapter matrices are packed.
-func (m *Model) AdapterDType() kernels.DType { return m.dtype.activations() }
+func (m *Model) AdapterDType() kernels.DType { return m.spec.AdapterDType(m.options) }
+
+// AdapterDType is the type in which the matrices of adapters of a Model with these options are packed.
+func (s *Spec) AdapterDType(o Options) kernels.DType { return s.resolve(o.DType).activations() }
 
 // Run is a range of a batch's rows that use an adapter.
 type Run struct {

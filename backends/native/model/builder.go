@@ -94,6 +94,16 @@ func (b *builder) window(absent int) int {
 	}
 }
 
+// pattern reads how many layers there are to one that sees all.
+func (b *builder) pattern(absent int) int {
+	const key = "sliding_window_pattern"
+	n := int(b.c.SlidingWindowPattern)
+	if raw := string(b.c.Raw[key]); raw == "" || raw == "null" || !b.between(key, n, 1<<10) {
+		return absent
+	}
+	return n
+}
+
 // slides says whether layer i has a window: layer_types does, or else usually.
 func (b *builder) slides(i int, usually bool) bool {
 	types := b.c.LayerTypes
@@ -124,7 +134,7 @@ func (b *builder) key(key string, value *float64, absent float64) float64 {
 // positive are the keys that are read as absent where they are 0, which therefore must not be.
 var positive = []string{"embedding_multiplier", "head_dim", "kv_lora_rank", "no_rope_layer_interval", "num_key_value_heads",
 	"original_max_position_embeddings", "qk_nope_head_dim", "qk_rope_head_dim", "query_pre_attn_scalar", "residual_multiplier",
-	"rope_local_base_freq", "rope_theta", "sliding_window_pattern", "v_head_dim"}
+	"rope_local_base_freq", "rope_theta", "v_head_dim"}
 
 func (b *builder) check() {
 	for _, key := range positive {

@@ -186,9 +186,9 @@ func exaone4(b *builder) {
 	a, d := b.attention(), b.dense()
 	a.QNorm, a.KNorm = "self_attn.q_norm", "self_attn.k_norm"
 	b.rotary(a, 10000)
-	near, pattern := *a, cmp.Or(int(b.c.SlidingWindowPattern), 4)
-	if near.Window = b.window(4096); near.Window > 0 {
-		a.Rope = NoRope
+	near, pattern := *a, 1
+	if near.Window = b.window(4096); near.Window > 0 { // or else the pattern does not count: transformers writes 0
+		a.Rope, pattern = NoRope, b.pattern(4)
 	}
 	pick := b.either(a, &near, func(i int) bool { return (i+1)%pattern != 0 })
 	b.postNorm(d, func(i int) Mixer { return pick(i) })
@@ -286,7 +286,7 @@ func gemma3(b *builder) {
 	if b.c.AttnLogitSoftcapping != nil { // the reference does not heed it
 		b.bad("attn_logit_softcapping is not supported")
 	}
-	near, pattern := b.rotaries(a, 1e6, cmp.Or(b.c.RopeLocalBaseFreq, 10000)), cmp.Or(int(b.c.SlidingWindowPattern), 6)
+	near, pattern := b.rotaries(a, 1e6, cmp.Or(b.c.RopeLocalBaseFreq, 10000)), b.pattern(6)
 	pick := b.either(a, near, func(i int) bool { return (i+1)%pattern != 0 })
 	b.sandwich(d, func(i int) Mixer { return pick(i) })
 }

@@ -240,6 +240,7 @@ func TestUnsupportedSpec(t *testing.T) {
 		{"no rope theta", `"rope_theta":0`, "rope_theta is 0, must be positive"},
 		{"no key heads", `"num_key_value_heads":0`, "num_key_value_heads is 0, must be positive"},
 		{"no window", `"use_sliding_window":true;"sliding_window":0`, "sliding_window is 0, must be 1"},
+		{"pattern of 0", `"architectures":["Exaone4ForCausalLM"];"sliding_window_pattern":0`, "sliding_window_pattern is 0"},
 		{"pattern", `"architectures":["Gemma3ForCausalLM"];"sliding_window_pattern":-2`, "sliding_window_pattern is -2"},
 		{"alpha", `"architectures":["HunYuanDenseV1ForCausalLM"];"rope_scaling":{"type":"dynamic","alpha":-1}`, "alpha -1 for heads of 4 is not"},
 		{"no text", `"architectures":["Qwen3VLForConditionalGeneration"]`, "text_config is missing"},

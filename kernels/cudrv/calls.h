@@ -9,15 +9,17 @@ enum { maxArguments = 24 };
 // cudrvLaunch launches f with n arguments that lie in memory at their offsets.
 static inline CUresult cudrvLaunch(CUcontext ctx, CUstream s, CUfunction f, const unsigned *grid, const unsigned *block, unsigned shared,
 	int programmatic, char *memory, const unsigned *offsets, int n) {
-	void *arguments[maxArguments];
+	void *arguments[maxArguments] = {0};
 	CUresult r = cuCtxSetCurrent(ctx);
 	if (r != CUDA_SUCCESS)
 		return r;
 	for (int i = 0; i < n; i++)
 		arguments[i] = memory + offsets[i];
+	if (!programmatic) // drivers before 12 have nothing else
+		return cuLaunchKernel(f, grid[0], grid[1], grid[2], block[0], block[1], block[2], shared, s, arguments, 0);
 	CUlaunchAttribute attribute = {.id = CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION, .value.programmaticStreamSerializationAllowed = 1};
 	CUlaunchConfig c = {.gridDimX = grid[0], .gridDimY = grid[1], .gridDimZ = grid[2], .blockDimX = block[0], .blockDimY = block[1],
-		.blockDimZ = block[2], .sharedMemBytes = shared, .hStream = s, .attrs = &attribute, .numAttrs = programmatic ? 1 : 0};
+		.blockDimZ = block[2], .sharedMemBytes = shared, .hStream = s, .attrs = &attribute, .numAttrs = 1};
 	return cuLaunchKernelEx(&c, f, arguments, 0);
 }
 
@@ -33,8 +35,8 @@ static inline CUresult cudrvEndCapture(CUcontext ctx, CUstream s, CUgraphExec *e
 	if (r != CUDA_SUCCESS || (r = cuStreamEndCapture(s, &g)) != CUDA_SUCCESS)
 		return r;
 	r = cuGraphInstantiate(exec, g, 0);
-	CUresult d = cuGraphDestroy(g);
-	return r != CUDA_SUCCESS ? r : d;
+	cuGraphDestroy(g); // what is left of a recording does no harm
+	return r;
 }
 
 // cudrvLoad loads a module; what the driver's compiler and linker complain of goes into log.

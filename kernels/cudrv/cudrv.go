@@ -63,7 +63,11 @@ func Available() error {
 // Count is the number of GPUs.
 func Count() (int, error) {
 	var why *C.char
-	if r := C.cudaDriverStatus(&why); r != C.CUDA_SUCCESS {
+	switch r := C.cudaDriverStatus(&why); r {
+	case C.CUDA_SUCCESS:
+	case C.CUDA_ERROR_NO_DEVICE:
+		return 0, nil
+	default:
 		return 0, fmt.Errorf("cuda: no driver: %s", C.GoString(why))
 	}
 	n, err := cu.NumDevices()

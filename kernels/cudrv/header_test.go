@@ -1,6 +1,7 @@
 package cudrv_test
 
 import (
+	"cmp"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -46,7 +47,7 @@ func TestHeader(t *testing.T) {
 		if err := os.WriteFile(file, []byte(source), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if msg, err := exec.Command("cc", append(args, "-o", filepath.Join(dir, out), file)...).CombinedOutput(); err != nil {
+		if msg, err := exec.Command(cmp.Or(os.Getenv("CC"), "cc"), append(args, "-o", filepath.Join(dir, out), file)...).CombinedOutput(); err != nil {
 			t.Fatalf("%s: %v\n%s", out, err, msg)
 		}
 	}

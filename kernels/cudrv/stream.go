@@ -316,6 +316,11 @@ type TensorMap [128]byte
 // edges. stride is the distance of rows in bytes, a multiple of 16; p is aligned to 16 bytes. It needs compute capability
 // 9.0.
 func (d *Device) TensorMap2D(p cu.DevicePtr, t DType, rows, columns, stride, boxRows, boxColumns int, swizzle Swizzle) (m TensorMap, err error) {
+	for _, n := range []int{rows, columns, stride, boxRows, boxColumns} {
+		if n < 1 || n > math.MaxUint32 {
+			return m, fmt.Errorf("cuda: tensor map of %d by %d, stride %d, box %d by %d", rows, columns, stride, boxRows, boxColumns)
+		}
+	}
 	r := C.cudrvTensorMap(d.ctx, unsafe.Pointer(&m[0]), C.CUtensorMapDataType(t), C.CUdeviceptr(p), C.uint64_t(rows), C.uint64_t(columns),
 		C.uint64_t(stride), C.uint32_t(boxRows), C.uint32_t(boxColumns), C.CUtensorMapSwizzle(swizzle))
 	return m, check(r, fmt.Sprintf("tensor map of %d by %d", rows, columns))

@@ -1,6 +1,6 @@
 // cuda.h: the part of the interface to NVIDIA's driver that gorgonia.org/cu and cudrv use, as of CUDA 12: declarations
 // alone, so that building needs no toolkit. Drivers of later versions keep these symbols (their suffixes say the version of
-// each function). libcuda_test.go compares it with a real header.
+// each function). header_test.go compares it with a real header.
 //
 // Source: CUDA Driver API reference, docs.nvidia.com/cuda/cuda-driver-api.
 #ifndef PAGODA_CUDA_H

@@ -52,8 +52,10 @@ static void find(void) {
 #undef FUNCTION
 	status = ((CUresult(*)(unsigned int))driver_init)(0);
 	const char *text = 0;
-	if (status != CUDA_SUCCESS && cuGetErrorString(status, &text) == CUDA_SUCCESS && text)
-		snprintf(reason, sizeof reason, "the driver does not start: %s", text);
+	if (status != CUDA_SUCCESS && (cuGetErrorString(status, &text) != CUDA_SUCCESS || !text))
+		text = "it does not say why";
+	if (text)
+		snprintf(reason, sizeof reason, "it does not start: %s (%d)", text, status);
 }
 
 // cuInit always succeeds: gorgonia.org/cu calls it when a program starts, and ends the program if it does not. Whether

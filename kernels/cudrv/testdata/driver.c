@@ -265,6 +265,12 @@ CUresult cuLaunchKernelEx(const CUlaunchConfig *c, CUfunction f, void **p, void 
 		return CUDA_ERROR_OUT_OF_MEMORY;
 	return s->capture->work[s->capture->n++] = w, CUDA_SUCCESS;
 }
+CUresult cuLaunchKernel(CUfunction f, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz, unsigned shared, CUstream s,
+	void **p, void **extra) {
+	CUlaunchConfig c = {.gridDimX = gx, .gridDimY = gy, .gridDimZ = gz, .blockDimX = bx, .blockDimY = by, .blockDimZ = bz, .sharedMemBytes = shared,
+		.hStream = s};
+	return cuLaunchKernelEx(&c, f, p, extra);
+}
 
 CUresult cuStreamBeginCapture(CUstream s, CUstreamCaptureMode mode) {
 	IN_CONTEXT;

@@ -171,7 +171,7 @@ func (r *Router) Forward(ctx context.Context, req *RawRequest) (*RawResponse, er
 	if f, ok := e.(Forwarder); ok {
 		return f.Forward(ctx, req)
 	}
-	return nil, Errorf(NotFound, "the model '%s' has no upstream to pass this request on to", req.Model)
+	return nil, &Error{Code: NotFound, Param: "model", Message: "the model '" + req.Model + "' has no upstream to pass this request on to"}
 }
 
 // adapterManager returns what manages the adapters of a model, or of the model that an adapter is of.

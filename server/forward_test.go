@@ -186,5 +186,8 @@ func TestPoolingOfMixedModels(t *testing.T) {
 			t.Errorf("%s of the proxied model: %d %s", path, w.Code, w.Body)
 		}
 	}
-	wantError(t, do(s.Handler(), http.MethodGet, "/metrics/upstream/fake", ""), http.StatusNotFound)
+	w := do(s.Handler(), http.MethodGet, "/metrics/upstream/fake", "")
+	if wantError(t, w, http.StatusNotFound); errorParam(t, w.Body.Bytes()) != "model" {
+		t.Errorf("%s", w.Body)
+	}
 }

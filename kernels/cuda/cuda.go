@@ -3,9 +3,11 @@
 package cuda
 
 import (
+	"cmp"
 	_ "embed"
 	"errors"
 	"fmt"
+	"slices"
 
 	"gorgonia.org/cu"
 
@@ -23,10 +25,31 @@ const MaxFewRows = 32
 
 // Of gemm.cu.
 const (
-	tileM, tileN, tileK = 128, 256, 64
-	wideThreads         = 384
-	wideShared          = 4*(tileM+tileN)*tileK*2 + 4*2*8 + 1024
+	tileM, tileK, boxRows = 128, 64, 64
+	wideThreads           = 384
 )
+
+// wide is a form of the kernel for many rows: the columns of a tile, and the tiles on the way. All forms sum in the same
+// order.
+type wide struct{ columns, stages int }
+
+var wideForms = []wide{{256, 4}, {128, 6}, {64, 8}}
+
+// shared is the shared memory that a form needs: its stages, two barriers each, and what aligns them.
+func (f wide) shared() int { return f.stages*((tileM+f.columns)*tileK*2+2*8) + 1024 }
+
+// tiles is the number of tiles of a product.
+func (f wide) tiles(M, N int) int { return (M + tileM - 1) / tileM * ((N + f.columns - 1) / f.columns) }
+
+// wideFor chooses the form whose rounds of tiles take the least. A tile takes as long as its columns and some more: measured
+// on an H100.
+func wideFor(M, N, multiprocessors int) wide {
+	return slices.MinFunc(wideForms, func(a, b wide) int { return cmp.Compare(a.cost(M, N, multiprocessors), b.cost(M, N, multiprocessors)) })
+}
+
+func (f wide) cost(M, N, multiprocessors int) int {
+	return (f.tiles(M, N) + multiprocessors - 1) / multiprocessors * (f.columns + 48)
+}
 
 // Of gemv.cu.
 const fewColumns, fewPiece = 16, 32
@@ -60,7 +83,7 @@ type Kernels struct {
 	dev    *cudrv.Device
 	module *cudrv.Module
 	few    map[few]*cudrv.Function
-	wide   *cudrv.Function // nil if the device has no wgmma
+	wide   map[wide]*cudrv.Function // none if the device has no wgmma
 	read   *cudrv.Function
 
 	programmatic bool // kernels start while the one before ends
@@ -72,7 +95,7 @@ func Load(dev *cudrv.Device) (k *Kernels, err error) {
 	if err != nil {
 		return nil, err
 	}
-	k = &Kernels{dev: dev, module: m, few: map[few]*cudrv.Function{}}
+	k = &Kernels{dev: dev, module: m, few: map[few]*cudrv.Function{}, wide: map[wide]*cudrv.Function{}}
 	defer func() {
 		if err != nil {
 			_ = m.Close()
@@ -89,11 +112,13 @@ func Load(dev *cudrv.Device) (k *Kernels, err error) {
 	major, _ := dev.Capability()
 	k.programmatic = major >= 9
 	if major == 9 {
-		if k.wide, err = m.Function("matmul_wide"); err != nil {
-			return nil, err
-		}
-		if err = k.wide.SetShared(wideShared); err != nil {
-			return nil, err
+		for _, f := range wideForms {
+			if k.wide[f], err = m.Function(fmt.Sprintf("matmul_wide_%d", f.columns)); err != nil {
+				return nil, err
+			}
+			if err = k.wide[f].SetShared(f.shared()); err != nil {
+				return nil, err
+			}
 		}
 	}
 	return k, nil
@@ -119,7 +144,7 @@ func (k *Kernels) launchFew(s *cudrv.Stream, args *cudrv.Args, f few, out, x, w 
 }
 
 // Wide says whether the device has what MatMulWide needs.
-func (k *Kernels) Wide() bool { return k.wide != nil }
+func (k *Kernels) Wide() bool { return len(k.wide) > 0 }
 
 // Weights are a matrix [N, K] as MatMulWide wants to be told of it.
 type Weights struct {
@@ -133,7 +158,7 @@ func (k *Kernels) Weights(w cu.DevicePtr, N, K int) (*Weights, error) {
 	if N < 1 || N%2 != 0 || K < 1 || K%8 != 0 {
 		return nil, fmt.Errorf("cuda: weights of N %d, K %d: %w", N, K, ErrShape)
 	}
-	m, err := k.dev.TensorMap2D(w, cudrv.BF16, N, K, K*2, tileN, tileK, cudrv.Swizzle128)
+	m, err := k.dev.TensorMap2D(w, cudrv.BF16, N, K, K*2, boxRows, tileK, cudrv.Swizzle128)
 	if err != nil {
 		return nil, err
 	}
@@ -143,20 +168,23 @@ func (k *Kernels) Weights(w cu.DevicePtr, N, K int) (*Weights, error) {
 // MatMulWide is out [M, N] = x [M, K] times w transposed, row-major bfloat16, summed in float32, for any M. A row's
 // results do not depend on the others, nor on M; they can differ in rounding from those of MatMulFew.
 func (k *Kernels) MatMulWide(s *cudrv.Stream, args *cudrv.Args, out, x cu.DevicePtr, w *Weights, M int) error {
-	if k.wide == nil {
+	if !k.Wide() {
 		return fmt.Errorf("cuda: matmul wide needs a device of compute capability 9.0")
 	}
 	if M < 1 {
 		return fmt.Errorf("cuda: matmul wide of M %d: %w", M, ErrShape)
 	}
+	return k.launchWide(s, args, wideFor(M, w.n, k.dev.Multiprocessors()), out, x, w, M)
+}
+
+func (k *Kernels) launchWide(s *cudrv.Stream, args *cudrv.Args, f wide, out, x cu.DevicePtr, w *Weights, M int) error {
 	in, err := k.dev.TensorMap2D(x, cudrv.BF16, M, w.k, w.k*2, tileM, tileK, cudrv.Swizzle128)
 	if err != nil {
 		return err
 	}
-	tiles := (M + tileM - 1) / tileM * ((w.n + tileN - 1) / tileN)
-	grid := uint32(min(tiles, k.dev.Multiprocessors()))
 	args.Reset().Ptr(out).Bytes(in[:]).Bytes(w.tensors[:]).I32(int32(M)).I32(int32(w.n)).I32(int32(w.k))
-	return s.Launch(k.wide, cudrv.LaunchConfig{Grid: [3]uint32{grid, 1, 1}, Block: [3]uint32{wideThreads, 1, 1}, Shared: wideShared}, args)
+	grid := uint32(min(f.tiles(M, w.n), k.dev.Multiprocessors()))
+	return s.Launch(k.wide[f], cudrv.LaunchConfig{Grid: [3]uint32{grid, 1, 1}, Block: [3]uint32{wideThreads, 1, 1}, Shared: uint32(f.shared())}, args)
 }
 
 // readBytes reads bytes (a multiple of 16) at p: the limit of the memory, measured.

@@ -94,7 +94,7 @@ func (r *rig) read(m *cudrv.Memory, n int) []uint16 {
 	return out
 }
 
-func wide(b uint16) float64 { return float64(math.Float32frombits(uint32(b) << 16)) }
+func float(b uint16) float64 { return float64(math.Float32frombits(uint32(b) << 16)) }
 
 // compare holds up to `most` random elements of out to sums in float64. What float32 sums and one rounding to bfloat16
 // may be off is 2^-8 of the result and 2^-20 of the sum of magnitudes.
@@ -104,11 +104,11 @@ func (r *rig) compare(out, x, w []uint16, M, N, K, most int) {
 		m, n := r.IntN(M), r.IntN(N)
 		var sum, size float64
 		for k := range K {
-			p := wide(x[m*K+k]) * wide(w[n*K+k])
+			p := float(x[m*K+k]) * float(w[n*K+k])
 			sum += p
 			size += math.Abs(p)
 		}
-		got := wide(out[m*N+n])
+		got := float(out[m*N+n])
 		if !(math.Abs(got-sum) <= math.Abs(sum)/256+size/(1<<20)) {
 			r.Fatalf("M %d N %d K %d: out[%d, %d] = %g, want %g", M, N, K, m, n, got, sum)
 		}
@@ -166,9 +166,13 @@ func TestMatMulWide(t *testing.T) {
 		weights, err := r.k.Weights(dw.Ptr(), N, K)
 		r.ok(err)
 		var whole []uint16
-		for _, rows := range []int{M, 1, (M + 1) / 2} {
+		for i, rows := range []int{M, M, M, 1, (M + 1) / 2} {
 			r.unset(dout)
-			r.ok(r.k.MatMulWide(r.s, &r.a, dout.Ptr(), dx.Ptr(), weights, rows))
+			if i < len(wideForms) { // all forms give the same
+				r.ok(r.k.launchWide(r.s, &r.a, wideForms[i], dout.Ptr(), dx.Ptr(), weights, rows))
+			} else {
+				r.ok(r.k.MatMulWide(r.s, &r.a, dout.Ptr(), dx.Ptr(), weights, rows))
+			}
 			r.ok(r.s.Sync())
 			out := r.read(dout, M*N+256)
 			r.compare(out[:rows*N], x, w, rows, N, K, 4000)
@@ -358,16 +362,23 @@ func TestReport(t *testing.T) {
 	if !r.k.Wide() {
 		return
 	}
-	fmt.Println("\nmany rows, bfloat16, random values")
-	for _, s := range [][3]int{{128, 4096, 4096}, {512, 4096, 4096}, {2048, 6144, 4096}, {2048, 28672, 4096}, {2048, 4096, 14336}, {512, 9728, 896}, {4096, 4096, 4096}, {8192, 8192, 8192}} {
+	fmt.Println("\nmany rows, bfloat16, random values, by the columns of a tile; * is what is chosen")
+	for _, s := range [][3]int{{64, 4096, 4096}, {128, 4096, 4096}, {256, 4096, 4096}, {512, 4096, 4096}, {512, 6144, 4096}, {512, 28672, 4096}, {512, 4096, 14336}, {2048, 6144, 4096}, {2048, 28672, 4096}, {2048, 4096, 14336}, {512, 9728, 896}, {4096, 4096, 4096}, {8192, 8192, 8192}} {
 		M, N, K := s[0], s[1], s[2]
 		_, x := r.random(M * K)
 		_, w := r.random(N * K)
 		out := r.alloc(2 * M * N)
 		weights, err := r.k.Weights(w.Ptr(), N, K)
 		r.ok(err)
-		d := r.timed(func() error { return r.k.MatMulWide(r.s, &r.a, out.Ptr(), x.Ptr(), weights, M) })
-		fmt.Printf("M %5d N %5d K %5d: %8.2f us, %5.0f TFLOP/s\n", M, N, K, float64(d)/1e3, 2*float64(M)*float64(N)*float64(K)/d.Seconds()/1e12)
+		line := fmt.Sprintf("M %5d N %5d K %5d", M, N, K)
+		for _, f := range wideForms {
+			d := r.timed(func() error { return r.k.launchWide(r.s, &r.a, f, out.Ptr(), x.Ptr(), weights, M) })
+			line += fmt.Sprintf("   %3d columns: %8.2f us %4.0f TFLOP/s", f.columns, float64(d)/1e3, 2*float64(M)*float64(N)*float64(K)/d.Seconds()/1e12)
+			if f == wideFor(M, N, r.dev.Multiprocessors()) {
+				line += " *"
+			}
+		}
+		fmt.Println(line)
 	}
 }
 

@@ -10,11 +10,10 @@
 #include <cuda_bf16.h>
 #include <stdint.h>
 
-constexpr int tileM = 128, tileN = 256, tileK = 64; // of a block; K in elements: 128 bytes, what the swizzle spans
-constexpr int stages = 4;                           // tiles on the way
-constexpr int groups = 2;                           // warpgroups that multiply, tileM / groups rows each
-constexpr int bytesA = tileM * tileK * 2, bytesB = tileN * tileK * 2;
-constexpr int rasterRows = 16;                      // tiles of x that share a pass over w while it is in the L2 cache
+constexpr int tileM = 128, tileK = 64; // of a block; K in elements: 128 bytes, what the swizzle spans
+constexpr int boxRows = 64;            // of w that one load brings
+constexpr int groups = 2;              // warpgroups that multiply, tileM / groups rows each
+constexpr int rasterRows = 16;         // tiles of x that share a pass over w while it is in the L2 cache
 
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
 
@@ -55,6 +54,28 @@ __device__ static uint64_t descriptor(uint32_t at) {
 #define D4(i) "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3])
 #define D16(i) D4(i), D4(i + 4), D4(i + 8), D4(i + 12)
 
+// multiply adds 64 rows times 64 columns over 16 elements of K.
+__device__ static void multiply(float (&d)[32], uint64_t a, uint64_t b) {
+	asm volatile("wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {"
+		"%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
+		"%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
+		"}, %32, %33, 1, 1, 1, 0, 0;"
+		: D16(0), D16(16)
+		: "l"(a), "l"(b));
+}
+
+// multiply adds 64 rows times 128 columns over 16 elements of K.
+__device__ static void multiply(float (&d)[64], uint64_t a, uint64_t b) {
+	asm volatile("wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {"
+		"%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
+		"%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
+		"%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "
+		"%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63"
+		"}, %64, %65, 1, 1, 1, 0, 0;"
+		: D16(0), D16(16), D16(32), D16(48)
+		: "l"(a), "l"(b));
+}
+
 // multiply adds 64 rows times 256 columns over 16 elements of K.
 __device__ static void multiply(float (&d)[128], uint64_t a, uint64_t b) {
 	asm volatile("wgmma.mma_async.sync.aligned.m64n256k16.f32.bf16.bf16 {"
@@ -79,12 +100,10 @@ __device__ static void tileAt(int tile, int tilesM, int tilesN, int &m, int &n) 
 	n = within / rows;
 }
 
-#endif
-
-// matmul_wide wants (groups + 1) * 128 threads, and shared memory for the stages, their barriers and 1,024 bytes to align.
-extern "C" __global__ void __launch_bounds__((groups + 1) * 128, 1)
-matmul_wide(__nv_bfloat16 *out, const __grid_constant__ CUtensorMap mapX, const __grid_constant__ CUtensorMap mapW, int M, int N, int K) {
-#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+// matmulWide works in tiles of tileN columns, of which `stages` are on the way.
+template <int tileN, int stages>
+__device__ static void matmulWide(__nv_bfloat16 *out, const CUtensorMap *mapX, const CUtensorMap *mapW, int M, int N, int K) {
+	constexpr int bytesA = tileM * tileK * 2, bytesB = tileN * tileK * 2;
 	extern __shared__ uint8_t memory[];
 	uint32_t base = (shared(memory) + 1023) & ~1023u;
 	uint32_t a = base, b = base + stages * bytesA, full = b + stages * bytesB, empty = full + stages * 8;
@@ -109,8 +128,10 @@ matmul_wide(__nv_bfloat16 *out, const __grid_constant__ CUtensorMap mapX, const 
 				for (int step = 0; step < steps; step++) {
 					barrierWait(empty + 8 * stage, phase ^ 1);
 					barrierExpect(full + 8 * stage, bytesA + bytesB);
-					load(a + stage * bytesA, &mapX, full + 8 * stage, step * tileK, m * tileM);
-					load(b + stage * bytesB, &mapW, full + 8 * stage, step * tileK, n * tileN);
+					load(a + stage * bytesA, mapX, full + 8 * stage, step * tileK, m * tileM);
+#pragma unroll
+					for (int box = 0; box < tileN; box += boxRows)
+						load(b + stage * bytesB + box * tileK * 2, mapW, full + 8 * stage, step * tileK, n * tileN + box);
 					if (++stage == stages) {
 						stage = 0;
 						phase ^= 1;
@@ -122,8 +143,8 @@ matmul_wide(__nv_bfloat16 *out, const __grid_constant__ CUtensorMap mapX, const 
 		asm volatile("setmaxnreg.inc.sync.aligned.u32 232;");
 		int lane = threadIdx.x % 32, warp = threadIdx.x % 128 / 32;
 		for (int tile = blockIdx.x; tile < tilesM * tilesN; tile += gridDim.x) {
-			float d[128];
-			for (int i = 0; i < 128; i++)
+			float d[tileN / 2];
+			for (int i = 0; i < tileN / 2; i++)
 				d[i] = 0;
 			int last = -1; // the stage whose products are still on the way
 			for (int step = 0; step < steps; step++) {
@@ -161,5 +182,20 @@ matmul_wide(__nv_bfloat16 *out, const __grid_constant__ CUtensorMap mapX, const 
 			}
 		}
 	}
-#endif
 }
+
+#define BODY(N_, stages) matmulWide<N_, stages>(out, &mapX, &mapW, M, N, K);
+#else
+#define BODY(N_, stages)
+#endif
+
+// The kernels want (groups + 1) * 128 threads, and shared memory for the stages, their barriers and 1,024 bytes to align.
+#define WIDE(N_, stages)                                                                                                    \
+	extern "C" __global__ void __launch_bounds__((groups + 1) * 128, 1)                                                     \
+	matmul_wide_##N_(__nv_bfloat16 *out, const __grid_constant__ CUtensorMap mapX, const __grid_constant__ CUtensorMap mapW, \
+		int M, int N, int K) {                                                                                              \
+		BODY(N_, stages)                                                                                                    \
+	}
+WIDE(256, 4)
+WIDE(128, 6)
+WIDE(64, 8)

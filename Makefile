@@ -111,7 +111,7 @@ bench-proxy: build ## measure what the proxy adds, beside nginx where it is inst
 	@$(GO) build -trimpath -buildvcs=false -o build/bench-proxy ./bench/proxy
 	@build/bench-proxy -commit $(COMMIT) -nginx $(or $(NGINX),nginx) -write docs/performance.md $(ARGS)
 
-cuda: need ## compile the CUDA kernels (NVCC names the compiler; else fetches NVIDIA's, 110 MB)
+cuda: need ## compile the CUDA kernels (NVCC names the compiler; else fetches NVIDIA's, 100 MB)
 	@sh kernels/cuda/build.sh
 
 gpu-check: need ## hold the CUDA kernels to their references on this machine's GPU, and print their speed

@@ -25,9 +25,6 @@ func newSamplingDefaults(g *checkpoint.GenerationConfig, o engine.SamplingDefaul
 	set(&d.params.TopK, o.TopK)
 	set(&d.params.MinP, o.MinP)
 	set(&d.params.RepetitionPenalty, o.RepetitionPenalty)
-	if o.DoSample != nil && !*o.DoSample {
-		d.params.Temperature = 0
-	}
 	return d
 }
 

@@ -3,7 +3,6 @@ package proxy_test
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -173,20 +172,6 @@ func whole(text string) *engine.Request {
 	req := ask(text)
 	req.Output.Whole = true
 	return req
-}
-
-// sent is the body of the last request that a fake got.
-func sent(t testing.TB, f *fakeupstream.Server) map[string]any {
-	t.Helper()
-	all := f.Requests()
-	if len(all) == 0 {
-		t.Fatal("the upstream got no request")
-	}
-	var body map[string]any
-	if err := json.Unmarshal(all[len(all)-1], &body); err != nil {
-		t.Fatal(err)
-	}
-	return body
 }
 
 func eventually(t testing.TB, what string, cond func() bool) {

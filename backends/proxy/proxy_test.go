@@ -183,7 +183,7 @@ func TestCompletions(t *testing.T) {
 			if s := collect(t.Context(), r, req); s.err != nil || s.text != "ids" {
 				t.Errorf("%s: %+v %v", dialect, s, s.err)
 			}
-			if got := fmt.Sprint(sent(t, r.fakes[0])["prompt"]); got != "[4 5]" {
+			if got := fmt.Sprint(r.fakes[0].Last()["prompt"]); got != "[4 5]" {
 				t.Errorf("%s: prompt %s", dialect, got)
 			}
 		}
@@ -247,7 +247,7 @@ func TestRequestOnTheWire(t *testing.T) {
 				if s.err != nil {
 					t.Fatal(s.err)
 				}
-				got, ok := sent(t, r.fakes[0])[tc.field]
+				got, ok := r.fakes[0].Last()[tc.field]
 				text, _ := json.Marshal(got)
 				if want == "" && ok || want != "" && string(text) != want {
 					t.Errorf("%s is %s, want %q", tc.field, text, want)
@@ -272,7 +272,7 @@ func TestDeveloperRole(t *testing.T) {
 			t.Fatal(s.err)
 		}
 		var roles, first []string
-		for _, m := range sent(t, r.fakes[0])["messages"].([]any) {
+		for _, m := range r.fakes[0].Last()["messages"].([]any) {
 			roles = append(roles, m.(map[string]any)["role"].(string))
 			first = append(first, m.(map[string]any)["content"].(string))
 		}
@@ -406,7 +406,7 @@ func TestDisconnect(t *testing.T) {
 			if dialect != "vllm" { // where a closed connection is noticed late
 				eventually(t, "the request is aborted by its id", func() bool {
 					a := r.fakes[0].Aborted()
-					return len(a) == 1 && a[0] == sent(t, r.fakes[0])["rid"]
+					return len(a) == 1 && a[0] == r.fakes[0].Last()["rid"]
 				})
 			}
 			if got := r.count(t, "pagoda_upstream_requests_total", "outcome=canceled"); got != 1 {

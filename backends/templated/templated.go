@@ -1,6 +1,7 @@
 package templated
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -43,6 +44,7 @@ func New(p *proxy.Engine, o Options) *Engine {
 	if o.Codec != nil {
 		o.Codec.Bound(o.Codec.Tokenizer().VocabSize())
 	}
+	o.Sampling = codec.SamplingDefaults(nil, o.Sampling)
 	return &Engine{p, o, o.Codec}
 }
 
@@ -94,26 +96,17 @@ func (e *Engine) fits(ctx context.Context, req *engine.Request, yield func(engin
 func (e *Engine) complete(req *engine.Request) *engine.Request {
 	full := *req
 	s, d := &full.Sampling, &e.o.Sampling
-	if d.DoSample != nil && !*d.DoSample {
-		fill(&s.Temperature, new(float64))
-	}
-	fill(&s.Temperature, d.Temperature)
-	fill(&s.TopP, d.TopP)
-	fill(&s.TopK, d.TopK)
-	fill(&s.MinP, d.MinP)
-	fill(&s.RepetitionPenalty, d.RepetitionPenalty)
-	fill(&full.Output.SkipSpecial, d.SkipSpecial)
+	s.Temperature = cmp.Or(s.Temperature, d.Temperature)
+	s.TopP = cmp.Or(s.TopP, d.TopP)
+	s.TopK = cmp.Or(s.TopK, d.TopK)
+	s.MinP = cmp.Or(s.MinP, d.MinP)
+	s.RepetitionPenalty = cmp.Or(s.RepetitionPenalty, d.RepetitionPenalty)
+	full.Output.SkipSpecial = cmp.Or(full.Output.SkipSpecial, d.SkipSpecial)
 	if e.codec == nil { // which fits it into the model's length
-		fill(&s.MaxTokens, d.MaxTokens)
+		s.MaxTokens = cmp.Or(s.MaxTokens, d.MaxTokens)
 		full.Chat = e.completeChat(req.Chat)
 	}
 	return &full
-}
-
-func fill[T any](p **T, value *T) {
-	if *p == nil {
-		*p = value
-	}
 }
 
 func (e *Engine) completeChat(ch *engine.Chat) *engine.Chat {

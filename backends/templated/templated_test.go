@@ -375,20 +375,6 @@ func fake(t testing.TB, dialect string, o templated.Options, change func(*fakeup
 	return inFront(t, map[string]func() *proxy.Dialect{"vllm": vllm.Dialect, "sglang": sglang.Dialect}[dialect](), srv.URL, o), f
 }
 
-// sent is the body of the last request that a fake got.
-func sent(t testing.TB, f *fakeupstream.Server) map[string]any {
-	t.Helper()
-	all := f.Requests()
-	if len(all) == 0 {
-		t.Fatal("the upstream got no request")
-	}
-	var body map[string]any
-	if err := json.Unmarshal(all[len(all)-1], &body); err != nil {
-		t.Fatal(err)
-	}
-	return body
-}
-
 var kinds = []string{"vllm", "sglang"}
 
 // TestWords: the answer is that of the tokens, in each upstream's own words, whole and streamed.
@@ -412,7 +398,7 @@ func TestWords(t *testing.T) {
 			if want := (engine.Usage{Prompt: 9, Cached: cached, Completion: 9}); a.usage != want {
 				t.Errorf("%s: usage %+v, want %+v", kind, a.usage, want)
 			}
-			body := sent(t, f)
+			body := f.Last()
 			if fmt.Sprint(body["prompt"]) != "[2040 275 10 456 2041 10 2040 273 10]" || fmt.Sprint(body["stop_token_ids"]) != "[2039 2041]" ||
 				body["return_token_ids"] != true || body["max_tokens"] != 4096.0-9 || body["messages"] != nil {
 				t.Errorf("%s: sent %v", kind, body)
@@ -508,7 +494,7 @@ func TestRefused(t *testing.T) {
 	if a := collect(t.Context(), e, req); a.err != nil {
 		t.Fatal(a.err)
 	}
-	body := sent(t, f)
+	body := f.Last()
 	if body["reasoning_effort"] != nil || body["structured_outputs"] == nil {
 		t.Errorf("sent %v", body)
 	}
@@ -537,7 +523,7 @@ func TestDefaults(t *testing.T) {
 		if a := collect(t.Context(), e, req); a.err != nil || a.choices[0].Text != "a" {
 			t.Fatalf("%+v", a)
 		}
-		body := sent(t, f)
+		body := f.Last()
 		for name, want := range map[string]any{"temperature": 0.25, "top_p": 0.5, "top_k": 7.0, "repetition_penalty": 1.5, "max_tokens": 11.0,
 			"skip_special_tokens": false, "chat_template_kwargs": map[string]any{"enable_thinking": false},
 			"messages": []any{map[string]any{"role": "system", "content": "Be brief."}, map[string]any{"role": "user", "content": "say a"}}} {
@@ -553,7 +539,7 @@ func TestDefaults(t *testing.T) {
 		if a := collect(t.Context(), e, req); a.err != nil {
 			t.Fatal(a.err)
 		}
-		body = sent(t, f)
+		body = f.Last()
 		for name, want := range map[string]any{"temperature": 1.0, "top_p": 0.9, "top_k": 1.0, "repetition_penalty": 1.0, "max_tokens": 5.0,
 			"chat_template_kwargs": map[string]any{"enable_thinking": true}, "messages": []any{map[string]any{"role": "system", "content": "say a"}}} {
 			if !reflect.DeepEqual(body[name], want) {
@@ -564,8 +550,8 @@ func TestDefaults(t *testing.T) {
 	e, f := fake(t, "vllm", templated.Options{Sampling: engine.SamplingDefaults{DoSample: new(false), Temperature: new(0.9)}}, nil)
 	req := chat("say a")
 	req.Sampling.Temperature = nil
-	if a := collect(t.Context(), e, req); a.err != nil || sent(t, f)["temperature"] != 0.0 {
-		t.Errorf("%v, sent %v", a.err, sent(t, f))
+	if a := collect(t.Context(), e, req); a.err != nil || f.Last()["temperature"] != 0.0 {
+		t.Errorf("%v, sent %v", a.err, f.Last())
 	}
 }
 

@@ -129,6 +129,7 @@ func (k *Kernels) Close() error { return k.module.Close() }
 
 // MatMulFew is out [M, N] = x [M, K] times w [N, K] transposed, row-major bfloat16, summed in float32: for M of 1 to
 // MaxFewRows, N a multiple of 16 and K of 32, else ErrShape. A row's results do not depend on the others, nor on M.
+// The kernel may read w while the kernel before it in the stream still runs, so that one must not write it.
 func (k *Kernels) MatMulFew(s *cudrv.Stream, args *cudrv.Args, out, x, w cu.DevicePtr, M, N, K int) error {
 	if M < 1 || M > MaxFewRows || N < 1 || N%fewColumns != 0 || K < 1 || K%fewPiece != 0 {
 		return fmt.Errorf("cuda: matmul few of M %d, N %d, K %d: %w", M, N, K, ErrShape)
@@ -148,9 +149,8 @@ func (k *Kernels) Wide() bool { return len(k.wide) > 0 }
 
 // Weights are a matrix [N, K] as MatMulWide wants to be told of it.
 type Weights struct {
-	ptr     cu.DevicePtr
-	n, k    int
-	tensors cudrv.TensorMap
+	n, k int
+	box  cudrv.TensorMap
 }
 
 // Weights describes a matrix [N, K] in device memory, row-major bfloat16; K a multiple of 8, else ErrShape.
@@ -162,7 +162,7 @@ func (k *Kernels) Weights(w cu.DevicePtr, N, K int) (*Weights, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Weights{ptr: w, n: N, k: K, tensors: m}, nil
+	return &Weights{n: N, k: K, box: m}, nil
 }
 
 // MatMulWide is out [M, N] = x [M, K] times w transposed, row-major bfloat16, summed in float32, for any M. A row's
@@ -182,7 +182,7 @@ func (k *Kernels) launchWide(s *cudrv.Stream, args *cudrv.Args, f wide, out, x c
 	if err != nil {
 		return err
 	}
-	args.Reset().Ptr(out).Bytes(in[:]).Bytes(w.tensors[:]).I32(int32(M)).I32(int32(w.n)).I32(int32(w.k))
+	args.Reset().Ptr(out).Bytes(in[:]).Bytes(w.box[:]).I32(int32(M)).I32(int32(w.n)).I32(int32(w.k))
 	grid := uint32(min(f.tiles(M, w.n), k.dev.Multiprocessors()))
 	return s.Launch(k.wide[f], cudrv.LaunchConfig{Grid: [3]uint32{grid, 1, 1}, Block: [3]uint32{wideThreads, 1, 1}, Shared: uint32(f.shared())}, args)
 }

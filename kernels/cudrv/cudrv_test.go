@@ -142,20 +142,29 @@ const ptx = `.version 7.0
 	ret;
 }`
 
+func check(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// loadAdd loads ptx.
+func loadAdd(t *testing.T, d *cudrv.Device) (*cudrv.Module, *cudrv.Function) {
+	t.Helper()
+	m, err := d.Load([]byte(ptx))
+	check(t, err)
+	t.Cleanup(func() { check(t, m.Close()) })
+	f, err := m.Function("add")
+	check(t, err)
+	return m, f
+}
+
 // TestLaunch: PTX that the driver compiles, arguments of all sizes, a graph, and errors with the driver's words.
 func TestLaunch(t *testing.T) {
 	d := open(t)
-	check := func(err error) {
-		t.Helper()
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
-	m, err := d.Load([]byte(ptx))
-	check(err)
-	defer m.Close()
-	f, err := m.Function("add")
-	check(err)
+	check := func(err error) { t.Helper(); check(t, err) }
+	m, f := loadAdd(t, d)
 	if _, err := m.Function("none"); err == nil || !strings.Contains(err.Error(), "CUDA_ERROR_NOT_FOUND") {
 		t.Errorf("no such kernel: %v", err)
 	}

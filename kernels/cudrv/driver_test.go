@@ -89,17 +89,8 @@ func TestDevice(t *testing.T) {
 // TestEvents: the time of a launch lies between the events around it; shared memory beyond the device's is refused.
 func TestEvents(t *testing.T) {
 	d := open(t)
-	check := func(err error) {
-		t.Helper()
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
-	m, err := d.Load([]byte(ptx))
-	check(err)
-	defer m.Close()
-	f, err := m.Function("add")
-	check(err)
+	check := func(err error) { t.Helper(); check(t, err) }
+	_, f := loadAdd(t, d)
 	if n, err := f.Registers(); err != nil || n < 1 {
 		t.Errorf("%d registers, %v", n, err)
 	}

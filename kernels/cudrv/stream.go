@@ -214,12 +214,6 @@ func (a *Args) I64(v int64) *Args {
 	return a
 }
 
-// F32 adds a float.
-func (a *Args) F32(v float32) *Args {
-	binary.NativeEndian.PutUint32(a.add(4, 4), math.Float32bits(v))
-	return a
-}
-
 // Bytes adds a structure. The driver copies it from where it lies, whatever its alignment on the device.
 func (a *Args) Bytes(p []byte) *Args {
 	copy(a.add(8, len(p)), p)
@@ -293,21 +287,14 @@ func (g *Graph) Close() error {
 // DType is the type of a tensor map's elements.
 type DType int
 
-// The types that kernels use so far.
-const (
-	BF16 DType = C.CU_TENSOR_MAP_DATA_TYPE_BFLOAT16
-	F16  DType = C.CU_TENSOR_MAP_DATA_TYPE_FLOAT16
-	U8   DType = C.CU_TENSOR_MAP_DATA_TYPE_UINT8
-)
+// BF16 is bfloat16.
+const BF16 DType = C.CU_TENSOR_MAP_DATA_TYPE_BFLOAT16
 
 // Swizzle is how a box lies in shared memory.
 type Swizzle int
 
-// Swizzles by the bytes that they span.
-const (
-	SwizzleNone Swizzle = C.CU_TENSOR_MAP_SWIZZLE_NONE
-	Swizzle128  Swizzle = C.CU_TENSOR_MAP_SWIZZLE_128B
-)
+// Swizzle128 spans 128 bytes: a row of the box.
+const Swizzle128 Swizzle = C.CU_TENSOR_MAP_SWIZZLE_128B
 
 // TensorMap tells the tensor memory accelerator of a matrix: an argument of a kernel, by value (__grid_constant__).
 type TensorMap [128]byte

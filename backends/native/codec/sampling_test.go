@@ -26,7 +26,10 @@ func TestSamplingDefaults(t *testing.T) {
 		"said":    {advice, said, withMinP},
 		"advice": {advice, engine.SamplingDefaults{}, engine.SamplingDefaults{Temperature: new(0.6), TopP: new(0.95), TopK: new(20), MinP: new(0.1),
 			RepetitionPenalty: new(1.05), MaxTokens: new(100)}},
-		"greedy":            {greedy, engine.SamplingDefaults{}, engine.SamplingDefaults{Temperature: new(0.0)}},
+		"greedy": {greedy, engine.SamplingDefaults{}, engine.SamplingDefaults{Temperature: new(0.0)}},
+		"greedy said": {advice, engine.SamplingDefaults{DoSample: new(false), Temperature: new(0.9)}, engine.SamplingDefaults{DoSample: new(false),
+			Temperature: new(0.0), TopP: new(0.95), TopK: new(20), MinP: new(0.1), RepetitionPenalty: new(1.05), MaxTokens: new(100)}},
+		"sampling said":     {greedy, engine.SamplingDefaults{DoSample: new(true)}, engine.SamplingDefaults{DoSample: new(true), Temperature: new(0.6)}},
 		"said after greedy": {greedy, engine.SamplingDefaults{Temperature: new(0.9)}, engine.SamplingDefaults{Temperature: new(0.9)}},
 	} {
 		if got := SamplingDefaults(c.g, c.o); !reflect.DeepEqual(got, c.want) {

@@ -122,18 +122,7 @@ func TestExpertMemory(t *testing.T) {
 // TestPredictingLayersAreSkipped: the layer that predicts a further token is not loaded, and one beyond it is surplus.
 func TestPredictingLayersAreSkipped(t *testing.T) {
 	ck := openCheckpoint(t, "testdata/glm4-moe")
-	config, err := ck.Config()
-	if err != nil {
-		t.Fatal(err)
-	}
-	spec, err := model.NewSpec(config)
-	if err != nil {
-		t.Fatal(err)
-	}
-	w, err := ck.Weights()
-	if err != nil {
-		t.Fatal(err)
-	}
+	spec, w := openSpec(t, ck)
 	defer w.Close()
 	shapes := map[string][]int{"model.layers.3.eh_proj.weight": {16, 32}, "model.layers.3.mlp.experts.0.up_proj.weight": {12, 16}}
 	for _, name := range w.Names() {

@@ -213,8 +213,8 @@ func openCheckpoint(t *testing.T, dir string) *checkpoint.Checkpoint {
 	return ck
 }
 
-// loadModel loads a checkpoint.
-func loadModel(t *testing.T, dev *kernels.Device, ck *checkpoint.Checkpoint, o model.Options) *model.Model {
+// openSpec reads what a checkpoint is, and opens its weights, which the caller closes.
+func openSpec(t *testing.T, ck *checkpoint.Checkpoint) (*model.Spec, *checkpoint.Weights) {
 	t.Helper()
 	config, err := ck.Config()
 	if err != nil {
@@ -228,6 +228,13 @@ func loadModel(t *testing.T, dev *kernels.Device, ck *checkpoint.Checkpoint, o m
 	if err != nil {
 		t.Fatal(err)
 	}
+	return spec, w
+}
+
+// loadModel loads a checkpoint.
+func loadModel(t *testing.T, dev *kernels.Device, ck *checkpoint.Checkpoint, o model.Options) *model.Model {
+	t.Helper()
+	spec, w := openSpec(t, ck)
 	defer w.Close()
 	m, err := model.Load(dev, spec, w, o)
 	if err != nil {

@@ -54,18 +54,7 @@ func TestPackedFP8(t *testing.T) {
 // TestPackedMXFP4: the same for experts in MXFP4.
 func TestPackedMXFP4(t *testing.T) {
 	ck := openCheckpoint(t, "testdata/gpt-oss-mxfp4")
-	config, err := ck.Config()
-	if err != nil {
-		t.Fatal(err)
-	}
-	spec, err := model.NewSpec(config)
-	if err != nil {
-		t.Fatal(err)
-	}
-	w, err := ck.Weights()
-	if err != nil {
-		t.Fatal(err)
-	}
+	spec, w := openSpec(t, ck)
 	defer w.Close()
 	const name = "model.layers.1.mlp.experts.down_proj"
 	for _, tt := range []struct {

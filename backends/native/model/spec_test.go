@@ -436,18 +436,7 @@ func TestEveryFamilysWeightsMustFit(t *testing.T) {
 		}
 		t.Run(filepath.Base(dir), func(t *testing.T) {
 			ck := openCheckpoint(t, dir)
-			config, err := ck.Config()
-			if err != nil {
-				t.Fatal(err)
-			}
-			spec, err := model.NewSpec(config)
-			if err != nil {
-				t.Fatal(err)
-			}
-			w, err := ck.Weights()
-			if err != nil {
-				t.Fatal(err)
-			}
+			spec, w := openSpec(t, ck)
 			defer w.Close()
 			var names []string // of the layers' tensors
 			shapes := map[string][]int{}

@@ -55,6 +55,15 @@ func (s *Server) Requests() []json.RawMessage {
 	return slices.Clone(s.requests)
 }
 
+// Last is the body of the last request; nil if there was none, or it is no object.
+func (s *Server) Last() (body map[string]any) {
+	all := s.Requests()
+	if len(all) == 0 || json.Unmarshal(all[len(all)-1], &body) != nil {
+		return nil
+	}
+	return body
+}
+
 // Aborted are the ids that were aborted by SGLang's route.
 func (s *Server) Aborted() []string {
 	s.mu.Lock()

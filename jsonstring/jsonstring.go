@@ -1,4 +1,5 @@
-// Package jsonstring writes JSON strings, and tells those that need no escapes, many bytes at a time: texts of prompts are long.
+// Package jsonstring reads and writes JSON whose form is known, with the strings in it many bytes at a time: texts of prompts are
+// long.
 package jsonstring
 
 import (

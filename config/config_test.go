@@ -425,3 +425,23 @@ func TestURLWarns(t *testing.T) {
 		t.Errorf("model %q", r.ModelID())
 	}
 }
+
+// TestParsersCount: parsers are for whoever tells calls from text: this program, or a server that it starts.
+func TestParsersCount(t *testing.T) {
+	for args, idle := range map[string]bool{
+		"model=m":                    false,
+		"infer_backend=vllm model=m": false,
+		"infer_backend=vllm model=m upstream_url=http://h:1":                      true,
+		"infer_backend=vllm model=m upstream_url=http://h:1 template=qwen3":       false,
+		"infer_backend=sglang model=m upstream_url_file=" + write(t, "urls", "x"): true,
+	} {
+		r, err := Load("serve", append(strings.Fields(args), "tool_call_parser=hermes", "reasoning_parser=qwen3"), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		told := strings.Contains(strings.Join(r.Warnings, "\n"), ": tool_call_parser, reasoning_parser")
+		if told != idle {
+			t.Errorf("%s: warnings %q", args, r.Warnings)
+		}
+	}
+}

@@ -104,10 +104,12 @@ func (l *loader) warnOfBackend() {
 	}
 	var idle []string
 	for _, o := range l.opts {
-		if l.res.Renders() && (o.Name == "tool_call_parser" || o.Name == "reasoning_parser") {
-			continue // they read what was generated from the prompts made here
+		if l.res.Source(o.Name) == "default" {
+			continue
 		}
-		if o.Backends != "" && o.Backends != "all" && !slices.Contains(splitList(o.Backends), chosen) && l.res.Source(o.Name) != "default" {
+		// A running server has its own parsers, unless prompts are made here, and with them answers read.
+		isTheirs := (o.Name == "tool_call_parser" || o.Name == "reasoning_parser") && l.res.Attached() && !l.res.Renders()
+		if isTheirs || o.Backends != "" && o.Backends != "all" && !slices.Contains(splitList(o.Backends), chosen) {
 			idle = append(idle, o.Name)
 		}
 	}

@@ -71,13 +71,13 @@ func (c *Config) ownOptions() []*Option {
 			Choices: []string{"auto", "none", "deepseek_v3", "deepseek_v31", "glm4", "glm45", "glm47", "granite", "hermes",
 				"lfm2", "llama3_json", "llama4_pythonic", "minimax_m2", "mistral", "openai", "phi4_mini_json", "pythonic",
 				"qwen3_coder", "qwen3_xml", "seed_oss"}, Group: model, Commands: all,
-			Backends: "native", Help: "how tool calls are found in the text, by vLLM's names; auto tells it from the chat template; " +
-				"it counts wherever prompts are made here, see template"},
+			Backends: "all", Help: "how tool calls are found in the text, by vLLM's names; auto tells it from the chat template wherever " +
+				"prompts are made here, see template; a server that is started without gets the one that is named, and finds none with auto"},
 		{Name: "reasoning_parser", target: &c.ReasoningParser, Default: "auto",
 			Choices: []string{"auto", "none", "deepseek_r1", "glm45", "gpt_oss", "granite", "mistral", "openai_gptoss", "qwen3",
 				"seed_oss"},
-			Group: model, Commands: all, Backends: "native",
-			Help: "how thoughts are told from the answer, by vLLM's names; auto tells it from the chat template; likewise"},
+			Group: model, Commands: all, Backends: "all",
+			Help: "how thoughts are told from the answer, by vLLM's names; likewise"},
 
 		{Name: "pooling_type", target: &c.PoolingType, Default: "auto", Choices: []string{"auto", "cls", "mean", "max", "last"},
 			Group: model, Commands: serve, Backends: "native", Help: "how one vector is made of those of a text's tokens; auto is " +

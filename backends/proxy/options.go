@@ -12,26 +12,25 @@ import (
 // ServerOptions are our options as far as a spawned server is told them; each backend writes its own command line of
 // them. A zero value leaves the server its own default.
 type ServerOptions struct {
-	Program       []string // how the server is started, "" for the backend's usual command
-	Model         string   // folder or hub id
-	Name          string   // that it gives the model
-	CacheDir      string   // for downloads
-	Revision      string
-	DType         string // "auto", "float16", "bfloat16", "float32"
-	MaxLen        int    // tokens of prompt and answer
-	MemoryShare   float64
-	Parallel      int // devices that share the tensors
-	EnforceEager  bool
-	MaxLoRARank   int
-	LoRABackend   string // SGLang's kernels for adapters
-	Adapters      []Adapter
-	TrustCode     bool
-	ChatTemplate  string // file
-	ToolParser    string
-	Reasoning     string // parser
-	MediaPerModel bool   // limit the images, videos and audios of a request as LlamaFactory does
-	KT            KTOptions
-	Config        map[string]any // vllm_config or sglang_config: applied last
+	Program      []string // how the server is started, "" for the backend's usual command
+	Model        string   // folder or hub id
+	Name         string   // that it gives the model
+	CacheDir     string   // for downloads
+	Revision     string
+	DType        string // "auto", "float16", "bfloat16", "float32"
+	MaxLen       int    // tokens of prompt and answer
+	MemoryShare  float64
+	Parallel     int // devices that share the tensors
+	EnforceEager bool
+	MaxLoRARank  int
+	LoRABackend  string // SGLang's kernels for adapters
+	Adapters     []Adapter
+	TrustCode    bool
+	ChatTemplate string // file
+	ToolParser   string // how the server tells calls from text, by vLLM's names; "" is not at all
+	Reasoning    string // likewise thoughts
+	KT           KTOptions
+	Config       map[string]any // vllm_config or sglang_config: applied last
 }
 
 // KTOptions are those of KTransformers' kernels.

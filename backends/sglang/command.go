@@ -5,13 +5,52 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"regexp"
+	"slices"
 	"strconv"
 
 	"pagoda/backends/proxy"
 )
 
-func quoteMeta(s string) string { return regexp.QuoteMeta(s) }
+// SGLang's names of parsers, by vLLM's.
+//
+// Source: sglang 0.5.23, srt/function_call/function_call_parser.py and srt/parser/reasoning_parser.py.
+var (
+	toolParsers = map[string]string{
+		"deepseek_v3": "deepseekv3", "deepseek_v31": "deepseekv31", "glm45": "glm45", "glm47": "glm47", "hermes": "hermes",
+		"lfm2": "lfm2", "llama3_json": "llama3", "llama4_pythonic": "pythonic", "minimax_m2": "minimax-m2", "mistral": "mistral",
+		"openai": "gpt-oss", "pythonic": "pythonic", "qwen3_coder": "qwen3_coder", "qwen3_xml": "qwen3_coder",
+	}
+	reasoningParsers = map[string]string{
+		"deepseek_r1": "deepseek-r1", "glm45": "glm45", "gpt_oss": "gpt-oss", "openai_gptoss": "gpt-oss", "mistral": "mistral",
+		"qwen3": "qwen3",
+	}
+)
+
+func setParser(f *proxy.Flags, flag, option string, names map[string]string, parser string) error {
+	name, ok := names[parser]
+	if parser != "" && !ok {
+		return fmt.Errorf("%s: SGLang has none for %s", option, parser)
+	}
+	f.SetText(flag, name)
+	return nil
+}
+
+// withOpposite are the switches that also have a form with no-; of the others false is the absence. Most of these choose for
+// themselves where neither is given.
+//
+// Source: sglang 0.5.23, the fields with BooleanOptionalAction in srt/arg_groups/fields.
+var withOpposite = []string{
+	"dcp-replicate-q-proj", "dllm-fdfo", "enable-decoder-swa-bounded-replay", "enable-dsa-fused-indexer", "enable-fused-qk-norm-rope",
+	"enable-tf32-matmul", "enable-tp-lm-head-all-to-all", "experts-shared-outer-loras", "lora-strict-loading", "mm-enable-dp-encoder",
+	"ple-offload-embedding", "speculative-enable-w4a4-mxfp4-megamoe",
+}
+
+func opposite(name string) string {
+	if slices.Contains(withOpposite, name) {
+		return "--no-" + name
+	}
+	return ""
+}
 
 // Spawn is how to start an SGLang server.
 func Spawn(o proxy.ServerOptions) (*proxy.Spawn, error) {
@@ -53,8 +92,12 @@ func command(o proxy.ServerOptions, l proxy.Listen, keys string, more func(f *pr
 	f.SetBool("--disable-cuda-graph", o.EnforceEager)
 	f.SetBool("--trust-remote-code", o.TrustCode)
 	f.SetText("--chat-template", o.ChatTemplate)
-	f.SetText("--tool-call-parser", o.ToolParser)
-	f.SetText("--reasoning-parser", o.Reasoning)
+	if err := setParser(&f, "--tool-call-parser", "tool_call_parser", toolParsers, o.ToolParser); err != nil {
+		return nil, err
+	}
+	if err := setParser(&f, "--reasoning-parser", "reasoning_parser", reasoningParsers, o.Reasoning); err != nil {
+		return nil, err
+	}
 	if len(o.Adapters) > 0 {
 		paths := make([]string, len(o.Adapters))
 		for i, a := range o.Adapters {
@@ -73,16 +116,12 @@ func command(o proxy.ServerOptions, l proxy.Listen, keys string, more func(f *pr
 		}
 		f.SetText("--lora-backend", backend)
 	}
-	if o.MediaPerModel {
-		f.Set("--limit-mm-data-per-request", `{"audio":2,"image":4,"video":2}`)
-	}
 	f.Set("--enable-metrics")      // off by default: without them a hang looks like work
 	f.Set("--enable-cache-report") // else usage does not tell cached tokens
 	if more != nil {
 		more(&f)
 	}
-	absent := func(string) string { return "" } // SGLang's switches have no opposite
-	if err := f.Apply(o.Config, absent, "--host", "--port", "--api-key", "--admin-api-key", "--model-path", "--config"); err != nil {
+	if err := f.Apply(o.Config, opposite, "--host", "--port", "--api-key", "--admin-api-key", "--model-path", "--model", "--config"); err != nil {
 		return nil, fmt.Errorf("sglang_config: %w", err)
 	}
 	f.SetText("--config", keys)

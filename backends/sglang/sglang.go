@@ -4,6 +4,7 @@ package sglang
 
 import (
 	"encoding/json"
+	"regexp"
 	"time"
 
 	jsonv2 "github.com/go-json-experiment/json"
@@ -103,7 +104,7 @@ func choicePattern(v json.RawMessage) (json.RawMessage, error) {
 		if i > 0 {
 			pattern += "|"
 		}
-		pattern += quoteMeta(c)
+		pattern += regexp.QuoteMeta(c)
 	}
 	return jsontext.AppendQuote(nil, pattern+")")
 }

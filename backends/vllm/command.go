@@ -43,9 +43,16 @@ func Command(o proxy.ServerOptions, l proxy.Listen) (args, env []string, err err
 	f.SetBool("--enforce-eager", o.EnforceEager)
 	f.SetBool("--trust-remote-code", o.TrustCode)
 	f.SetText("--chat-template", o.ChatTemplate)
-	if o.ToolParser != "" {
+	switch o.ToolParser {
+	case "":
+	case "glm4":
+		return nil, nil, fmt.Errorf("tool_call_parser: vLLM has none for %s", o.ToolParser)
+	default:
 		f.Set("--enable-auto-tool-choice")
 		f.Set("--tool-call-parser", o.ToolParser)
+	}
+	if o.Reasoning == "gpt_oss" {
+		o.Reasoning = "openai_gptoss" // the same, by the name that vLLM has
 	}
 	f.SetText("--reasoning-parser", o.Reasoning)
 	if len(o.Adapters) > 0 {
@@ -67,9 +74,6 @@ func Command(o proxy.ServerOptions, l proxy.Listen) (args, env []string, err err
 			modules[i] = string(text)
 		}
 		f.Set("--lora-modules", modules...)
-	}
-	if o.MediaPerModel {
-		f.Set("--limit-mm-per-prompt", `{"audio":2,"image":4,"video":2}`)
 	}
 	f.Set("--enable-prompt-tokens-details") // else usage does not tell cached tokens
 	no := func(name string) string { return "--no-" + name }

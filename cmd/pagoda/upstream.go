@@ -166,7 +166,18 @@ func serverOptions(cfg *config.Config) proxy.ServerOptions {
 	if cfg.ModelRevision != "main" {
 		o.Revision = cfg.ModelRevision
 	}
+	if !cfg.Renders() { // else calls and thoughts are told here
+		o.ToolParser, o.Reasoning = namedParser(cfg.ToolCallParser), namedParser(cfg.ReasoningParser)
+	}
 	return o
+}
+
+// namedParser is "" for the words that name no parser.
+func namedParser(name string) string {
+	if name == "auto" || name == "none" {
+		return ""
+	}
+	return name
 }
 
 func vllmOptions(cfg *config.Config) proxy.ServerOptions {

@@ -102,7 +102,15 @@ func TestCommandLines(t *testing.T) {
 		{"vllm", `vllm_config={async_scheduling:\ "true",max_num_seqs:\ "64"}`, strings.Replace(vllmStart+vllmEnd, " --uds", " --async-scheduling --max-num-seqs 64 --uds", 1)},
 		{"vllm", `vllm_config={max_num_seqs:\ 64} vllm_config.max_num_seqs=8 vllm_config.hf_overrides.a=1`,
 			strings.Replace(vllmStart+vllmEnd, " --uds", ` --hf-overrides {"a":1} --max-num-seqs 8 --uds`, 1)},
+		{"vllm", "tool_call_parser=hermes reasoning_parser=gpt_oss",
+			vllmStart + " --enable-auto-tool-choice --tool-call-parser hermes --reasoning-parser openai_gptoss" + vllmEnd},
+		{"vllm", "tool_call_parser=none reasoning_parser=none", vllmStart + vllmEnd},
+		{"vllm", "tool_call_parser=hermes reasoning_parser=qwen3 template=qwen3", vllmStart + vllmEnd},
 		{"sglang", "", sglangStart + sglangEnd},
+		{"sglang", "tool_call_parser=llama3_json reasoning_parser=deepseek_r1",
+			sglangStart + " --tool-call-parser llama3 --reasoning-parser deepseek-r1" + sglangEnd},
+		{"sglang", `sglang_config={lora_strict_loading:\ false,disable_radix_cache:\ false}`,
+			strings.Replace(sglangStart+sglangEnd, " --config", " --no-lora-strict-loading --config", 1)},
 		{"sglang", "sglang_maxlen=4096", strings.Replace(sglangStart, "auto", "auto --context-length 4096", 1) + sglangEnd},
 		{"sglang", "max_model_len=100", strings.Replace(sglangStart, "auto", "auto --context-length 100", 1) + sglangEnd},
 		{"sglang", "sglang_mem_fraction=0.7", sglangStart + " --mem-fraction-static 0.7" + sglangEnd},
@@ -143,6 +151,9 @@ func TestCommandLinesRefused(t *testing.T) {
 		"infer_backend=vllm vllm_config={\"uds\":1}":         "uds is set by this server",
 		"infer_backend=sglang sglang_config={\"host\":1}":    "host is set by this server",
 		"infer_backend=sglang sglang_config={\"api_key\":1}": "api_key is set by this server",
+		"infer_backend=sglang sglang_config={\"model\":1}":   "model is set by this server",
+		"infer_backend=vllm tool_call_parser=glm4":           "tool_call_parser: vLLM has none for glm4",
+		"infer_backend=sglang reasoning_parser=granite":      "reasoning_parser: SGLang has none for granite",
 	} {
 		cfg, err := config.Load("serve", append([]string{"model=/m"}, strings.Fields(args)...), []string{})
 		if err == nil {

@@ -42,7 +42,10 @@ func (s *Server) chatCompletions(w http.ResponseWriter, r *http.Request) {
 		s.writeError(w, r, err)
 		return
 	}
-	writeJSON(w, http.StatusOK, s.chatCompletion(out, a))
+	buf := takeBuffer()
+	defer giveBuffer(buf)
+	*buf = s.appendChatCompletion(*buf, out, a)
+	writeBody(w, http.StatusOK, *buf)
 }
 
 // chatRequest turns a body into what the engine is asked for.

@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"io"
 	"math"
 	"net/http"
 	"os"
@@ -34,37 +35,51 @@ const maxPrepared = 1 << 20
 // decode reads the body of r into v, a pointer to a request type of package openapi. It refuses what JSON parsers
 // disagree on: repeated or differently cased names, text that is not UTF-8, anything after the object.
 func decode(r *http.Request, v any) error {
-	buf, ok := bodies.Get().(*bytes.Buffer)
-	if !ok {
-		buf = &bytes.Buffer{}
-	}
-	defer func() {
-		if buf.Cap() <= maxPrepared+bytes.MinRead {
-			buf.Reset()
-			bodies.Put(buf)
-		}
-	}()
-	body, err := readInto(buf, r)
-	if err != nil {
+	buf := takeBuffer()
+	defer giveBuffer(buf)
+	var err error
+	if *buf, err = appendBody(*buf, r); err != nil {
 		return err
 	}
-	return decodeBytes(body, v)
+	return decodeBytes(*buf, v)
 }
 
-// bodies are buffers of bodies that were decoded, for the next ones; nothing decoded refers to them. Large ones cost more to
-// allocate than to fill.
-var bodies sync.Pool // of *bytes.Buffer
+// buffers are those of bodies that were decoded and of answers that were written, for the next ones; nothing refers to them.
+// Large ones cost more to allocate than to fill.
+var buffers sync.Pool // of *[]byte
 
-func readBody(r *http.Request) ([]byte, error) { return readInto(&bytes.Buffer{}, r) }
-
-// readInto reads the body of r into buf, which is empty, and whose bytes it returns.
-func readInto(buf *bytes.Buffer, r *http.Request) ([]byte, error) {
-	if n := r.ContentLength; n > 0 {
-		buf.Grow(int(min(n, maxPrepared)) + bytes.MinRead) // more than it says makes no second buffer necessary
+// takeBuffer returns an empty buffer.
+func takeBuffer() *[]byte {
+	if buf, ok := buffers.Get().(*[]byte); ok {
+		return buf
 	}
-	_, err := buf.ReadFrom(r.Body)
-	body := buf.Bytes()
-	if err != nil {
+	return &[]byte{}
+}
+
+func giveBuffer(buf *[]byte) {
+	if cap(*buf) <= 2*maxPrepared {
+		*buf = (*buf)[:0]
+		buffers.Put(buf)
+	}
+}
+
+func readBody(r *http.Request) ([]byte, error) { return appendBody(nil, r) }
+
+// appendBody reads the body of r.
+func appendBody(dst []byte, r *http.Request) ([]byte, error) {
+	if n := r.ContentLength; n > 0 {
+		dst = slices.Grow(dst, int(min(n, maxPrepared))+1) // the last byte is for a body that tells its end apart
+	}
+	var err error
+	for err == nil {
+		if len(dst) == cap(dst) {
+			dst = slices.Grow(dst, max(512, cap(dst)/4))
+		}
+		var n int
+		n, err = r.Body.Read(dst[len(dst):cap(dst)])
+		dst = dst[:len(dst)+n]
+	}
+	if err != io.EOF {
 		if tooBig, ok := errors.AsType[*http.MaxBytesError](err); ok {
 			return nil, engine.Errorf(engine.TooLarge, "the body is larger than %d bytes", tooBig.Limit)
 		}
@@ -74,7 +89,7 @@ func readInto(buf *bytes.Buffer, r *http.Request) ([]byte, error) {
 		}
 		return nil, &engine.Error{Code: engine.Invalid, Message: message, Err: err}
 	}
-	return body, nil
+	return dst, nil
 }
 
 func decodeBytes(body []byte, v any) error {

@@ -95,9 +95,17 @@ func writeJSON(w http.ResponseWriter, status int, v any) {
 	if err != nil {
 		panic("server: " + err.Error())
 	}
+	writeBody(w, status, body)
+}
+
+// contentTypeJSON is shared by all answers, as secureHeaders are.
+var contentTypeJSON = []string{"application/json"}
+
+// writeBody answers with body, which is JSON.
+func writeBody(w http.ResponseWriter, status int, body []byte) {
 	h := w.Header()
-	h.Set("Content-Type", "application/json")
-	h.Set("Content-Length", strconv.Itoa(len(body)))
+	h["Content-Type"] = contentTypeJSON
+	h["Content-Length"] = []string{strconv.Itoa(len(body))}
 	w.WriteHeader(status)
 	_, _ = w.Write(body) // the client is gone if this fails
 }

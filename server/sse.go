@@ -148,12 +148,7 @@ type chunks struct {
 }
 
 func newChunks(id, object, model, fingerprint string, created time.Time) chunks {
-	head := append([]byte(`data: {"id":`), quote(id)...)
-	head = append(append(head, `,"object":`...), quote(object)...)
-	head = strconv.AppendInt(append(head, `,"created":`...), created.Unix(), 10)
-	head = append(append(head, `,"model":`...), quote(model)...)
-	head = append(append(head, `,"system_fingerprint":`...), quote(fingerprint)...)
-	return chunks{append(head, `,"choices":[`...)}
+	return chunks{appendHead([]byte("data: "), id, object, model, fingerprint, created)}
 }
 
 // open begins a chunk with one choice; key names what follows: "delta" or "text".

@@ -52,7 +52,7 @@ func carries(ev *promptEvent) bool {
 func (p *progress) close(dst []byte) []byte {
 	dst = append(dst, ']')
 	if p.out.continuousUsage {
-		dst = appendJSON(append(dst, `,"usage":`...), usageOf(p.counted))
+		dst = appendUsage(append(dst, `,"usage":`...), p.counted)
 	} else if p.out.usage {
 		dst = append(dst, `,"usage":null`...)
 	}
@@ -66,7 +66,7 @@ func (p *progress) end(dst []byte) ([]byte, bool) {
 	}
 	if p.out.usage {
 		dst = append(append(dst, p.head...), `],"usage":`...)
-		dst = append(appendJSON(dst, usageOf(p.final)), "}\n\n"...)
+		dst = append(appendUsage(dst, p.final), "}\n\n"...)
 	}
 	return dst, true
 }

@@ -397,7 +397,7 @@ func (e *Engine) watchStalls() {
 			return
 		}
 		for _, r := range e.pool.list() {
-			silent := time.Since(time.Unix(0, r.progress.Load()))
+			silent := r.silent()
 			if r.running.Load() == 0 || silent < limit {
 				continue
 			}

@@ -54,7 +54,8 @@ type replica struct {
 
 	ended    atomic.Bool  // a server of ours that is no more: who listens at its address now is another, with another key
 	running  atomic.Int64 // requests
-	progress atomic.Int64 // Unix nanoseconds of the last sign of life on any request
+	born     time.Time
+	progress atomic.Int64 // the last sign of life on any request, in nanoseconds since born
 	counters atomic.Pointer[map[string]float64]
 
 	mu      sync.Mutex                            // guards cancels
@@ -94,8 +95,8 @@ func newReplica(rawURL, key string, d *Dialect) (*replica, error) {
 	if err != nil {
 		return nil, errors.New("not a URL")
 	}
-	r := &replica{key: key, admin: key, d: d, cancels: map[*context.CancelCauseFunc]struct{}{}, kick: make(chan struct{}, 1),
-		done: make(chan struct{})}
+	r := &replica{key: key, admin: key, d: d, born: time.Now(), cancels: map[*context.CancelCauseFunc]struct{}{},
+		kick: make(chan struct{}, 1), done: make(chan struct{})}
 	dialer := &net.Dialer{Timeout: dialTimeout, KeepAlive: 15 * time.Second}
 	r.dial = r.unlessEnded(dialer.DialContext)
 	r.base = strings.TrimSuffix(strings.TrimRight(rawURL, "/"), "/v1")
@@ -201,7 +202,12 @@ func (r *replica) request(ctx context.Context, method, path, key string, body []
 }
 
 // alive notes a sign of life.
-func (r *replica) alive() { r.progress.Store(time.Now().UnixNano()) }
+func (r *replica) alive() { r.progress.Store(int64(time.Since(r.born))) }
+
+// silent is for how long there has been none. It is measured by a clock that nobody sets.
+func (r *replica) silent() time.Duration {
+	return time.Since(r.born) - time.Duration(r.progress.Load())
+}
 
 // notSentError says that an upstream never saw the request.
 type notSentError struct{ err error }

@@ -243,11 +243,6 @@ func (c *Config) validateUpstream(bad report) {
 	if c.Proxied() && c.Tokenizer != "" && !c.Renders() {
 		bad("tokenizer", "belongs to template, without which the server makes the prompts itself")
 	}
-	for _, u := range c.UpstreamURL {
-		if p, err := url.Parse(u); err != nil || p.Host == "" && (p.Scheme != "unix" || p.Path == "") {
-			bad("upstream_url", "%q is not like http://host:8000 or unix:///path", u)
-		}
-	}
 }
 
 // Address is what the server listens on.

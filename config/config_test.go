@@ -266,7 +266,6 @@ func TestImpossible(t *testing.T) {
 		{"mapped weights rounded", []string{"mmap=true", "model=.", "quantization_bit=8"}, "mmap: quantization_bit"},
 		{"backend without a model", []string{"infer_backend=vllm"}, "model_name_or_path: is required with infer_backend vllm"},
 		{"upstream of our own engine", []string{"upstream_url=http://x:1"}, "upstream_url: needs infer_backend"},
-		{"upstream without a scheme", []string{"infer_backend=vllm", "upstream_url=localhost:1"}, "is not like http://host:8000"},
 		{"upstreams twice", []string{"infer_backend=vllm", "upstream_url=http://x:1", "upstream_url_file=f"}, "only one of upstream_url"},
 		{"upstream's weights rounded", []string{"infer_backend=vllm", "model=m", "quantization_bit=4"}, "quantization_bit: vllm"},
 		{"map that is none", []string{"vllm_config=[1]"}, "vllm_config"},

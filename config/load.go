@@ -19,10 +19,15 @@ type Result struct {
 	sources map[string]string // by option name: where its value comes from
 }
 
+// Check returns what packages that heed options find wrong with their values, joined: each error begins with an option's name
+// and ": ".
+type Check func(*Config) error
+
 // Load reads the options of a command: the file that args begin with, environ, and the rest of args. The error names
-// every problem, one a line.
-func Load(command string, args, environ []string) (*Result, error) {
+// every problem, those that checks find too, one a line.
+func Load(command string, args, environ []string, checks ...Check) (*Result, error) {
 	l := newLoader(command, Defaults())
+	l.checks = checks
 	l.extra = slices.ContainsFunc(environ, func(kv string) bool {
 		v, ok := strings.CutPrefix(kv, "ALLOW_EXTRA_ARGS=")
 		allow, _ := parseBool(v)
@@ -52,7 +57,11 @@ func Load(command string, args, environ []string) (*Result, error) {
 // validate reports values that cannot be, with the places they come from. Of options that are in error already nothing
 // further is said. A list of models makes the top level the server's: what belongs to models is for their entries to say.
 func (l *loader) validate() {
-	for _, p := range l.res.Config.Validate() {
+	problems := l.res.Config.Validate()
+	for _, check := range l.checks {
+		problems = appendProblems(problems, check(&l.res.Config))
+	}
+	for _, p := range problems {
 		if slices.ContainsFunc(p.Options, func(name string) bool { return l.wrong[name] }) {
 			continue
 		}
@@ -79,6 +88,21 @@ func (l *loader) validate() {
 			l.fail(place, "%w", p)
 		}
 	}
+}
+
+// appendProblems adds those that a Check found.
+func appendProblems(problems []*Problem, err error) []*Problem {
+	if err == nil {
+		return problems
+	}
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
+		for _, one := range joined.Unwrap() {
+			problems = appendProblems(problems, one)
+		}
+		return problems
+	}
+	option, text, _ := strings.Cut(err.Error(), ": ")
+	return append(problems, &Problem{[]string{option}, errors.New(text)})
 }
 
 // warnOfURL names what was set for an engine that another server's URL takes the place of.
@@ -143,6 +167,7 @@ type loader struct {
 	extra   bool              // unknown keys are idle too (ALLOW_EXTRA_ARGS)
 	entries []func()          // read what the file says of models, once all else is known
 	names   map[string]string // which of them has a name
+	checks  []Check
 
 	entry, entryPlace string // "models[1]", "a.yaml:7: models[1]": of which entry these are the options
 }

@@ -29,7 +29,7 @@ var ownOptions = []string{"model_name_or_path", "served_model_name", "adapter_na
 // model reads one entry. It has what the top level says, but for ownOptions.
 func (l *loader) model(file, name string, entry *yaml.Node) {
 	own := newLoader(l.command, l.res.Config)
-	own.extra, own.entry, own.entryPlace = l.extra, name, fmt.Sprintf("%s:%d: %s", file, entry.Line, name)
+	own.checks, own.extra, own.entry, own.entryPlace = l.checks, l.extra, name, fmt.Sprintf("%s:%d: %s", file, entry.Line, name)
 	if entry.Kind != yaml.MappingNode {
 		l.fail(own.entryPlace, "must be a map of option names to values")
 		return

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -27,38 +28,61 @@ func readList(name string) ([]string, error) {
 	return urls, nil
 }
 
+// replicasOf makes a replica of each URL, and reports all that are wrong. Messages show no URL that may hold a password.
+func replicasOf(urls []string, key string, d *Dialect) ([]*replica, error) {
+	var out []*replica
+	var errs []error
+	for i, u := range urls {
+		shown := strconv.Quote(u)
+		if strings.ContainsAny(u, "@?#") {
+			shown = fmt.Sprintf("upstream %d", i+1)
+		}
+		r, err := newReplica(u, key, d)
+		if err == nil && slices.ContainsFunc(out, r.same) {
+			err = errors.New("is given twice")
+		}
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%s %w", shown, err))
+			continue
+		}
+		out = append(out, r)
+	}
+	return out, errors.Join(errs...)
+}
+
+// same says whether both are at one address.
+func (r *replica) same(other *replica) bool { return r.base == other.base && r.id == other.id }
+
+// CheckURLs reports what is wrong with the URLs of running servers, or with the key for them.
+func CheckURLs(urls []string, key string) error {
+	_, err := replicasOf(urls, key, &Dialect{})
+	return err
+}
+
+// CheckList does so for a file with one URL a line.
+func CheckList(name, key string) error {
+	urls, err := readList(name)
+	if err == nil {
+		err = CheckURLs(urls, key)
+	}
+	return err
+}
+
 // setURLs makes the pool's upstreams those of urls: new ones are taken in, those that are missing finish what they have.
 // A URL that is wrong changes nothing.
 func (e *Engine) setURLs(urls []string) error {
-	var errs []error
-	var fresh []*replica
+	listed, err := replicasOf(urls, e.cfg.Key, e.d)
+	if err != nil {
+		return err
+	}
 	have := e.pool.list()
-	var keep []*replica
-	for i, u := range urls {
-		r, err := newReplica(u, e.cfg.Key, e.d)
-		if err != nil {
-			errs = append(errs, fmt.Errorf("upstream %d: %w", i+1, err)) // the URL may hold a password
-			continue
+	for _, r := range listed {
+		if !slices.ContainsFunc(have, r.same) {
+			e.pool.add(r)
 		}
-		same := func(h *replica) bool { return h.base == r.base && h.id == r.id }
-		if slices.ContainsFunc(fresh, same) || slices.ContainsFunc(keep, same) {
-			errs = append(errs, fmt.Errorf("upstream %s is given twice", r.id))
-			continue
-		}
-		if at := slices.IndexFunc(have, same); at >= 0 {
-			keep = append(keep, have[at])
-		} else {
-			fresh = append(fresh, r)
-		}
-	}
-	if len(errs) > 0 {
-		return errors.Join(errs...)
-	}
-	for _, r := range fresh {
-		e.pool.add(r)
 	}
 	for _, r := range have {
-		if !slices.Contains(keep, r) {
+		if !slices.ContainsFunc(listed, r.same) {
 			e.pool.remove(r, true)
 		}
 	}

@@ -93,7 +93,7 @@ func (n *names) has(adapter string) bool {
 func newReplica(rawURL, key string, d *Dialect) (*replica, error) {
 	u, err := url.Parse(rawURL)
 	if err != nil {
-		return nil, errors.New("not a URL")
+		return nil, errors.New("is no URL")
 	}
 	r := &replica{key: key, admin: key, d: d, born: time.Now(), cancels: map[*context.CancelCauseFunc]struct{}{},
 		kick: make(chan struct{}, 1), done: make(chan struct{})}
@@ -102,13 +102,15 @@ func newReplica(rawURL, key string, d *Dialect) (*replica, error) {
 	r.base = strings.TrimSuffix(strings.TrimRight(rawURL, "/"), "/v1")
 	r.id = strings.TrimPrefix(r.base, u.Scheme+"://")
 	switch {
-	case u.Scheme == "unix" && u.Path != "":
+	case u.Scheme == "unix" && u.Host == "" && u.Path != "":
 		r.dial = r.unlessEnded(func(ctx context.Context, _, _ string) (net.Conn, error) {
 			return dialer.DialContext(ctx, "unix", u.Path)
 		})
 		r.base, r.id = "http://localhost", "unix:"+u.Path
 	case (u.Scheme != "http" && u.Scheme != "https") || u.Host == "":
 		return nil, errors.New("must be like http://host:8000 or unix:///path")
+	case u.Port() != "" && !isPort(u.Port()):
+		return nil, errors.New("must have a port from 1 to 65535")
 	case u.User != nil:
 		return nil, errors.New("must not hold a password; use upstream_api_key")
 	case u.RawQuery != "" || u.Fragment != "":
@@ -133,11 +135,16 @@ func newReplica(rawURL, key string, d *Dialect) (*replica, error) {
 	return r, nil
 }
 
+func isPort(text string) bool {
+	port, err := strconv.ParseUint(text, 10, 16)
+	return err == nil && port > 0
+}
+
 // setHead prepares what the heads of requests begin with, and where they go.
 func (r *replica) setHead() error {
 	u, err := url.Parse(r.base)
 	if err != nil {
-		return errors.New("not a URL")
+		return errors.New("is no URL")
 	}
 	notPlain := func(s string) bool {
 		return strings.ContainsFunc(s, func(c rune) bool { return c <= ' ' || c > '~' })

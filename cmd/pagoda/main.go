@@ -108,7 +108,7 @@ func optioned(name, optionsOf, short string, run func(*config.Result) error, ali
 		Short:              short,
 		DisableFlagParsing: true, // package config reads them all
 		RunE: func(cmd *cobra.Command, args []string) error {
-			cfg, err := config.Load(optionsOf, args, os.Environ())
+			cfg, err := config.Load(optionsOf, args, os.Environ(), checkPrompts, checkUpstreams)
 			switch {
 			case err != nil:
 				return usage(err)

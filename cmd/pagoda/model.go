@@ -84,6 +84,18 @@ func promptOptions(cfg *config.Config) (o codec.Options, err error) {
 	return o, err
 }
 
+// checkPrompts reports what is wrong with options of prompts that are made here, as far as it does not depend on the checkpoint.
+func checkPrompts(cfg *config.Config) error {
+	if cfg.Proxied() && !cfg.Renders() {
+		return nil
+	}
+	o, err := promptOptions(cfg)
+	if err != nil {
+		return nil // chat_template cannot be read, which is reported
+	}
+	return o.Validate()
+}
+
 // overridesOf are the values of hf_overrides in JSON.
 func overridesOf(cfg *config.Config) (map[string]jsontext.Value, error) {
 	out := map[string]jsontext.Value{}

@@ -136,6 +136,40 @@ func newProxy(ctx context.Context, cfg *config.Config, noWait bool, metrics *pro
 	return proxy.New(ctx, p)
 }
 
+// checkUpstreams reports what the backend finds wrong with what it is told, before anything starts.
+func checkUpstreams(cfg *config.Config) error {
+	kind := upstreamKinds[cfg.InferBackend]
+	switch {
+	case kind == nil:
+		return nil
+	case cfg.UpstreamURLFile != "":
+		return named("upstream_url_file", proxy.CheckList(cfg.UpstreamURLFile, cfg.UpstreamAPIKey))
+	case len(cfg.UpstreamURL) > 0:
+		return named("upstream_url", proxy.CheckURLs(cfg.UpstreamURL, cfg.UpstreamAPIKey))
+	}
+	o, err := spawnOptions(cfg, kind)
+	if err != nil {
+		return nil // two adapters of one name, which is reported
+	}
+	_, err = kind.spawn(o)
+	return err
+}
+
+// named puts an option's name before each of the joined errors.
+func named(option string, err error) error {
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
+		var errs []error
+		for _, e := range joined.Unwrap() {
+			errs = append(errs, fmt.Errorf("%s: %w", option, e))
+		}
+		return errors.Join(errs...)
+	}
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("%s: %w", option, err)
+}
+
 // spawnOptions are those of a server that is started.
 func spawnOptions(cfg *config.Config, kind *upstreamKind) (proxy.ServerOptions, error) {
 	o := kind.options(cfg)

@@ -144,27 +144,49 @@ func TestCommandLines(t *testing.T) {
 	}
 }
 
+// TestCommandLinesRefused: what only the backends know of their options is told with the place, all at once, before anything starts.
 func TestCommandLinesRefused(t *testing.T) {
-	for args, want := range map[string]string{
-		"infer_backend=vllm vllm_config={port:1}":            `"port:1" is no option's name`,
-		"infer_backend=vllm vllm_config={\"port\":1}":        "port is set by this server",
-		"infer_backend=vllm vllm_config={\"uds\":1}":         "uds is set by this server",
-		"infer_backend=sglang sglang_config={\"host\":1}":    "host is set by this server",
-		"infer_backend=sglang sglang_config={\"api_key\":1}": "api_key is set by this server",
-		"infer_backend=sglang sglang_config={\"model\":1}":   "model is set by this server",
-		"infer_backend=vllm tool_call_parser=glm4":           "tool_call_parser: vLLM has none for glm4",
-		"infer_backend=sglang reasoning_parser=granite":      "reasoning_parser: SGLang has none for granite",
-	} {
-		cfg, err := config.Load("serve", append([]string{"model=/m"}, strings.Fields(args)...), []string{})
-		if err == nil {
-			kind := upstreamKinds[cfg.InferBackend]
-			var o proxy.ServerOptions
-			if o, err = spawnOptions(&cfg.Config, kind); err == nil {
-				_, err = kind.spawn(o)
-			}
+	dir := t.TempDir()
+	file := func(name, text string) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
 		}
-		if err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("%s: error %v, want %q", args, err, want)
+		return path
+	}
+	list, template := file("list", "http://a:1\n# none\nftp://b\n"), file("bad.jinja", "{% if %}")
+	config1 := file("a.yaml", "template: qwen33\ninfer_backend: vllm\ntokenizer: t\n"+
+		"upstream_url: [localhost:1, http://u:secret@h:1, http://h:70000, unix://rel/s, http://h:1, http://h:1/v1/]\n")
+	config2 := file("b.yaml", "models:\n- model: a\n  infer_backend: vllm\n  vllm_config: {port: 1}\n- model: b\n  infer_backend: sglang\n  template: x\n")
+	for args, want := range map[string]string{
+		"infer_backend=vllm vllm_config={port:1}":                        `vllm_config: "port:1" is no option's name`,
+		"infer_backend=vllm vllm_config={\"port\":1}":                    "port is set by this server",
+		"infer_backend=vllm vllm_config={\"uds\":1}":                     "uds is set by this server",
+		"infer_backend=sglang sglang_config={\"host\":1}":                "host is set by this server",
+		"infer_backend=sglang sglang_config={\"api_key\":1}":             "api_key is set by this server",
+		"infer_backend=sglang sglang_config={\"model\":1}":               "model is set by this server",
+		"infer_backend=vllm tool_call_parser=glm4":                       "tool_call_parser: vLLM has none for glm4",
+		"infer_backend=sglang reasoning_parser=granite":                  "reasoning_parser: SGLang has none for granite",
+		"infer_backend=vllm upstream_url_file=" + list:                   `"ftp://b" must be like http://host:8000`,
+		"infer_backend=vllm upstream_url_file=" + dir + "/no":            "no such file",
+		"infer_backend=vllm upstream_url=http://h upstream_api_key=\x01": "API key that is not visible ASCII",
+		"template=qwen3 tool_format=x":                                   "tool_format: there is no tool format",
+		"chat_template=" + template:                                      "TemplateSyntaxError",
+		config1: `a.yaml:1: template: there is no template named "qwen33"; the nearest are qwen3` + "\n" +
+			`a.yaml:4: upstream_url: "localhost:1" must be like` + "\n" + "a.yaml:4: upstream_url: upstream 2 must not hold a password" + "\n" +
+			`a.yaml:4: upstream_url: "http://h:70000" must have a port` + "\n" + `a.yaml:4: upstream_url: "unix://rel/s" must be like` + "\n" +
+			`a.yaml:4: upstream_url: "http://h:1/v1/" is given twice`,
+		config2: "b.yaml:4: models[0]: vllm_config: port is set by this server\nb.yaml:7: models[1]: template: there is no template",
+	} {
+		words := strings.Fields(args)
+		if !strings.HasSuffix(args, ".yaml") {
+			words = append(words, "model=/m")
+		}
+		_, err := config.Load("serve", words, []string{}, checkPrompts, checkUpstreams)
+		for _, line := range strings.Split(want, "\n") {
+			if err == nil || !strings.Contains(err.Error(), line) || strings.Contains(err.Error(), "secret") {
+				t.Errorf("%s: error %v, want %q", args, err, line)
+			}
 		}
 	}
 }

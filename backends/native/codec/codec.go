@@ -12,6 +12,7 @@ import (
 
 	"pagoda/backends/native/chat"
 	"pagoda/backends/native/jinja"
+	"pagoda/backends/native/template"
 	"pagoda/backends/native/token"
 	"pagoda/checkpoint"
 )
@@ -39,6 +40,18 @@ func (o Options) Validate() error {
 	}{{"tool_call_parser", o.ToolParser, chat.ToolFormats()}, {"reasoning_parser", o.ReasoningParser, chat.ReasoningFormats()}} {
 		if known := append(p.known, "", "auto", "none"); !slices.Contains(known, p.value) {
 			errs = append(errs, fmt.Errorf("%s: %q is none of %q", p.name, p.value, slices.DeleteFunc(known, func(k string) bool { return k == "" })))
+		}
+	}
+	if o.Template != "" {
+		if t, err := template.Find(o.Template); err != nil {
+			errs = append(errs, fmt.Errorf("template: %w", err))
+		} else if _, err := t.New(template.Options{ToolFormat: o.ToolFormat}); err != nil {
+			errs = append(errs, fmt.Errorf("tool_format: %w", err))
+		}
+	}
+	if o.ChatTemplate != "" {
+		if _, err := jinja.Compile(o.ChatTemplate, jinja.Options{}); err != nil {
+			errs = append(errs, fmt.Errorf("chat_template: %w", err))
 		}
 	}
 	return errors.Join(errs...)

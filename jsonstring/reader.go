@@ -2,6 +2,8 @@ package jsonstring
 
 import (
 	"bytes"
+	"strconv"
+	"strings"
 
 	"github.com/go-json-experiment/json/jsontext"
 )
@@ -36,6 +38,19 @@ func (r *Reader) Object(member func(name []byte) bool) bool {
 			return r.Take('}')
 		}
 	}
+}
+
+// Array reads a list of at least one element.
+func (r *Reader) Array(element func() bool) bool {
+	if !r.Take('[') {
+		return false
+	}
+	for element() {
+		if !r.Take(',') {
+			return r.Take(']')
+		}
+	}
+	return false
 }
 
 // Peek skips white space and returns what is next, 0 at the end.
@@ -89,6 +104,11 @@ func (r *Reader) String(to *string) bool {
 	if r.Peek() == 'n' {
 		return *to == "" && r.Word("null")
 	}
+	return r.Text(to)
+}
+
+// Text reads a string.
+func (r *Reader) Text(to *string) bool {
 	text, plain := r.Quoted()
 	switch {
 	case plain:
@@ -100,6 +120,12 @@ func (r *Reader) String(to *string) bool {
 	unquoted, err := jsontext.AppendUnquote(nil, text)
 	*to = string(unquoted)
 	return err == nil
+}
+
+// Bool reads true or false.
+func (r *Reader) Bool(to *bool) bool {
+	*to = r.Word("true")
+	return *to || r.Word("false")
 }
 
 // Word reads w: true, false or null.
@@ -123,6 +149,19 @@ func (r *Reader) Int(to *int) bool {
 	*to = n
 	digits := r.at - begin
 	return digits == 1 || digits > 1 && digits < 18 && r.text[begin] != '0'
+}
+
+// Float reads a number.
+func (r *Reader) Float(to *float64) bool {
+	r.Peek()
+	begin := r.at
+	for r.at < len(r.text) && strings.IndexByte("+-.0123456789Ee", r.text[r.at]) >= 0 {
+		r.at++
+	}
+	number := r.text[begin:r.at]
+	var err error
+	*to, err = strconv.ParseFloat(string(number), 64)
+	return err == nil && jsontext.Value(number).IsValid() // the other way round, JSON has fewer forms
 }
 
 // Skip reads a text, a number, or a word.

@@ -93,6 +93,9 @@ func appendBody(dst []byte, r *http.Request) ([]byte, error) {
 }
 
 func decodeBytes(body []byte, v any) error {
+	if chat, ok := v.(*openapi.ChatCompletionRequest); ok && readChat(body, chat) {
+		return nil
+	}
 	if err := checkDepth(body); err != nil {
 		return err
 	}

@@ -12,10 +12,8 @@ import (
 	"pagoda/engine"
 )
 
-const (
-	maxAnswerBytes = 1 << 30 // of one that comes in one piece
-	usualAnswer    = 4 << 10
-)
+// maxAnswerBytes bounds an answer that comes in one piece.
+const maxAnswerBytes = 1 << 30
 
 // answer turns the chunks of one upstream answer into events. It belongs to one try.
 type answer struct {
@@ -30,8 +28,10 @@ type answer struct {
 	open    int // choices that have not ended
 	prompt  *engine.Prompt
 	usage   *engine.Usage
-	pieces  int // with text and without token ids; a measure of tokens where the upstream tells none
-	last    *engine.Event
+	pieces  int          // with text and without token ids; a measure of tokens where the upstream tells none
+	last    engine.Event // of the choice that ended last, kept back: Finish is set once it has
+	one     [1]answerChoice
+	quick   quickChunk
 }
 
 // answerChoice is a choice on its way.
@@ -49,8 +49,11 @@ type answerCall struct {
 }
 
 func newAnswer(req *engine.Request, maxLen int, arrived time.Time, yield func(engine.Event) bool) *answer {
-	n := max(1, req.Sampling.N)
-	return &answer{req: req, maxLen: maxLen, yield: yield, arrived: arrived, choices: make([]answerChoice, n), open: n}
+	a := &answer{req: req, maxLen: maxLen, yield: yield, arrived: arrived, open: max(1, req.Sampling.N)}
+	if a.choices = a.one[:]; a.open > 1 {
+		a.choices = make([]answerChoice, a.open)
+	}
+	return a
 }
 
 // send hands an event on. The first one of a request carries the prompt.
@@ -71,7 +74,6 @@ func (a *answer) send(ev engine.Event) bool {
 // stream reads server-sent events to their end. progress is called for each.
 func (a *answer) stream(body io.Reader, progress func()) error {
 	events := newEventReader(body)
-	var quick quickChunk
 	for {
 		data, err := events.next()
 		if err != nil {
@@ -85,7 +87,7 @@ func (a *answer) stream(body io.Reader, progress func()) error {
 			events.drain()
 			return nil
 		}
-		c, err := quick.decode(data)
+		c, err := a.quick.decode(data)
 		if err != nil {
 			return &engine.Error{Code: engine.Upstream, Message: "the model's server sent an event that is no JSON", Err: err}
 		}
@@ -104,19 +106,17 @@ func (a *answer) cutOff(err error) error {
 }
 
 // whole reads an answer that comes in one piece.
-func (a *answer) whole(body io.Reader, progress func()) error {
-	var text bytes.Buffer
-	text.Grow(usualAnswer)
-	if _, err := text.ReadFrom(io.LimitReader(body, maxAnswerBytes)); err != nil {
+func (a *answer) whole(x *exchange, progress func()) error {
+	text, err := x.all(maxAnswerBytes)
+	if err != nil {
 		return &brokenError{err}
 	}
 	progress()
-	var quick quickChunk
-	c, err := quick.decode(text.Bytes())
+	c, err := a.quick.decode(text)
 	if err != nil {
 		return &engine.Error{Code: engine.Upstream, Message: "the model's server sent an answer that is no JSON", Err: err}
 	}
-	if err := a.chunk(c, text.Bytes()); err != nil || a.left {
+	if err := a.chunk(c, text); err != nil || a.left {
 		return err
 	}
 	return a.end()
@@ -225,7 +225,7 @@ func (a *answer) finish(state *answerChoice, c *chunkChoice) error {
 	}
 	state.done = true
 	if a.open--; a.open == 0 {
-		a.last = &ev
+		a.last = ev
 		return nil
 	}
 	ev.Finish = a.trueFinish(state, ev.Finish)
@@ -265,10 +265,10 @@ func (a *answer) end() error {
 	if a.open > 0 {
 		return engine.Errorf(engine.Upstream, "the model's server ended before the answer did")
 	}
-	if a.last == nil {
+	ev := a.last
+	if ev.Finish == "" {
 		return nil
 	}
-	ev := *a.last
 	ev.Finish = a.trueFinish(&a.choices[ev.Index], ev.Finish)
 	if ev.Usage = a.usage; ev.Usage == nil {
 		ev.Usage = &engine.Usage{Completion: a.pieces}

@@ -2,21 +2,18 @@ package proxy
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"io"
 	"math"
 	"net"
-	"net/http"
 	"slices"
 	"strconv"
 	"sync"
 	"syscall"
 	"time"
 )
-
-// maxHeadBytes bounds the head of an upstream's answer.
-const maxHeadBytes = 1 << 20
 
 // conn is a connection to an upstream that carries one request after another. The goroutine that has the request writes it and
 // reads its answer; net/http's Transport hands both through two more goroutines, which costs as much as everything else that
@@ -29,6 +26,10 @@ type conn struct {
 	since time.Time        // when the last answer ended
 	reuse bool             // it has carried a request before
 	first [1]byte          // for usable
+
+	head  []byte      // of the last request
+	parts [2][]byte   // what is left to write of a request lies in
+	out   net.Buffers // parts
 }
 
 // usable says that the upstream has neither closed c nor sent what nobody asked for.
@@ -133,55 +134,61 @@ func (r *replica) connect(ctx context.Context) (*conn, error) {
 		c.Conn = secure
 	}
 	c.limit.R = c.Conn
+	c.limit.N = math.MaxInt64
 	c.in = bufio.NewReaderSize(&c.limit, readBuffer)
 	return c, nil
 }
 
-// exchange is a request on its connection whose answer's head has been read. It reads the answer's body.
-type exchange struct {
-	*http.Response
-	r        *replica
-	c        *conn
-	stop     func() bool // the request's context closes c no more
-	complete bool        // all of the request was written, all of the answer was read
-	unsent   bool        // not all of the request was written
-}
-
-// send sends a POST over a kept connection, if there is one and fresh does not forbid it, and reads the answer's head. The end
-// of ctx closes the connection.
-func (r *replica) send(ctx context.Context, fresh bool, path, id string, body []byte) (*exchange, error) {
+// send sends a POST over a kept connection, if there is one and fresh does not forbid it, and reads the answer's head. The
+// connection hangs on l until the exchange ends.
+func (r *replica) send(ctx context.Context, l *lifeline, fresh bool, path, id string, body []byte) (*exchange, error) {
 	var c *conn
 	if !fresh {
 		c = r.conns.take()
 	}
 	if c == nil {
-		var err error
-		if c, err = r.connect(ctx); err != nil {
+		dialing, cancel := context.WithCancel(ctx)
+		defer cancel()
+		err := l.hold(canceler(cancel))
+		if err == nil {
+			c, err = r.connect(dialing)
+		}
+		if err != nil {
 			return nil, err
 		}
 	}
-	x := &exchange{r: r, c: c, stop: context.AfterFunc(ctx, func() { c.Close() })}
-	parts := net.Buffers{r.head(path, id, len(body)), body}
-	_, failed := parts.WriteTo(c.Conn)
-	x.unsent = failed != nil
-	var err error
-	// Also after a failed write: an upstream may refuse a request before it has read all of it, and close.
-	if x.Response, err = c.answer(); err == nil {
-		return x, nil
+	x := &exchange{r: r, c: c, line: l}
+	err := l.hold(c)
+	if err == nil {
+		if err = c.write(r, path, id, body); err != nil {
+			x.unsent = true
+		}
+		// Also after a failed write: an upstream may refuse a request before it has read all of it, and close.
+		readErr := x.readHead()
+		if readErr == nil {
+			return x, nil
+		}
+		err = cmp.Or(err, readErr)
 	}
 	x.end()
-	if failed != nil {
-		err = failed
-	}
-	if c.reuse && ctx.Err() == nil {
+	if c.reuse && ctx.Err() == nil && l.why() == nil {
 		return nil, &staleError{err}
 	}
 	return nil, &brokenError{err}
 }
 
-// head is the head of a POST.
-func (r *replica) head(path, id string, length int) []byte {
-	b := make([]byte, 0, 512)
+// write sends a POST.
+func (c *conn) write(r *replica, path, id string, body []byte) error {
+	c.head = r.appendHead(c.head[:0], path, id, len(body))
+	c.parts = [2][]byte{c.head, body}
+	c.out = c.parts[:]
+	_, err := c.out.WriteTo(c.Conn)
+	c.parts[1] = nil // it is used for other requests
+	return err
+}
+
+// appendHead appends the head of a POST.
+func (r *replica) appendHead(b []byte, path, id string, length int) []byte {
 	b = append(append(append(b, "POST "...), r.prefix...), path...)
 	b = append(append(b, " HTTP/1.1\r\nHost: "...), r.host...)
 	b = append(b, "\r\nContent-Type: application/json\r\n"...)
@@ -190,41 +197,4 @@ func (r *replica) head(path, id string, length int) []byte {
 	}
 	b = append(append(append(b, "X-Request-Id: "...), id...), "\r\nContent-Length: "...)
 	return append(strconv.AppendInt(b, int64(length), 10), "\r\n\r\n"...)
-}
-
-// postRequest tells http.ReadResponse what an answer is to.
-var postRequest = &http.Request{Method: http.MethodPost}
-
-// answer reads an answer's head, and what may come before: 100 Continue and the like.
-func (c *conn) answer() (*http.Response, error) {
-	c.limit.N = maxHeadBytes
-	defer func() { c.limit.N = math.MaxInt64 }()
-	for {
-		resp, err := http.ReadResponse(c.in, postRequest)
-		if err != nil || resp.StatusCode >= 200 || resp.StatusCode == http.StatusSwitchingProtocols {
-			return resp, err
-		}
-	}
-}
-
-// Read implements io.Reader.
-func (x *exchange) Read(p []byte) (int, error) {
-	n, err := x.Body.Read(p)
-	if err == io.EOF {
-		x.complete = !x.unsent
-	}
-	return n, err
-}
-
-// Close implements io.Closer: nobody waits for the rest.
-func (x *exchange) Close() error { return x.c.Close() }
-
-// end keeps the connection for another request if it can carry one, and closes it if not, which tells the upstream that nobody
-// waits any more.
-func (x *exchange) end() {
-	if x.stop() && x.complete && !x.Response.Close && x.c.in.Buffered() == 0 {
-		x.r.conns.put(x.c)
-		return
-	}
-	x.c.Close()
 }

@@ -31,7 +31,7 @@ func newTestReplica(t *testing.T, srv *httptest.Server) *replica {
 // exchangeOf sends a request and reads the whole answer.
 func exchangeOf(t *testing.T, r *replica, body string) (status int, answer string, x *exchange) {
 	t.Helper()
-	x, err := r.send(t.Context(), false, "/v1/x", "id-1", []byte(body))
+	x, err := r.send(t.Context(), &lifeline{}, false, "/v1/x", "id-1", []byte(body))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -40,7 +40,7 @@ func exchangeOf(t *testing.T, r *replica, body string) (status int, answer strin
 		t.Fatal(err)
 	}
 	x.end()
-	return x.StatusCode, string(text), x
+	return x.status, string(text), x
 }
 
 // TestExchange: requests come as net/http's servers expect them, and a connection is used again if it can be.
@@ -173,7 +173,7 @@ func TestExchangeStale(t *testing.T) {
 			_, _ = io.ReadFull(theirs, make([]byte, 10))
 			theirs.Close()
 		}()
-		_, err = r.send(t.Context(), false, "/", "id", []byte("{}"))
+		_, err = r.send(t.Context(), &lifeline{}, false, "/", "id", []byte("{}"))
 		_, stale := errors.AsType[*staleError](err)
 		_, broken := errors.AsType[*brokenError](err)
 		if stale != reuse || broken == reuse {

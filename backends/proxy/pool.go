@@ -191,7 +191,7 @@ func (p *pool) take(ctx context.Context, adapter string, links []uint64, avoid [
 		case <-again.C:
 		case <-ctx.Done():
 			again.Stop()
-			return nil, names{}, canceled(ctx)
+			return nil, names{}, canceled(context.Cause(ctx))
 		case <-deadline.C:
 			again.Stop()
 			return nil, names{}, &engine.Error{Code: engine.Unavailable, RetryAfter: time.Second,
@@ -404,6 +404,6 @@ func (p *pool) waitUp(ctx context.Context) error {
 	}
 }
 
-func canceled(ctx context.Context) error {
-	return &engine.Error{Code: engine.Canceled, Message: "the request was canceled", Err: context.Cause(ctx)}
+func canceled(cause error) error {
+	return &engine.Error{Code: engine.Canceled, Message: "the request was canceled", Err: cause}
 }

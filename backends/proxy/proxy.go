@@ -49,9 +49,10 @@ type Engine struct {
 	child *child // nil: attached
 	began time.Time
 
-	cut  context.CancelFunc // ends what runs when Close's time is over
-	over context.Context
-	work sync.WaitGroup // background goroutines
+	stopWork context.CancelFunc // ends what runs when Close's time is over
+	over     context.Context
+	lines    lifelines      // of requests to generate
+	work     sync.WaitGroup // background goroutines
 
 	mu       sync.Mutex // guards all below
 	closed   bool
@@ -85,7 +86,7 @@ func New(ctx context.Context, cfg Config) (*Engine, error) {
 	if cfg.NoWait && e.name == "" {
 		return nil, errors.New("proxy: a model that nobody waits for needs a name")
 	}
-	e.over, e.cut = context.WithCancel(context.Background())
+	e.over, e.stopWork = context.WithCancel(context.Background())
 	e.pool = newPool(cfg.Dialect, cfg.UpstreamModel, cmp.Or(e.name, cfg.Dialect.Name), cfg.Times, cfg.Metrics, cfg.Log)
 	e.adapters = slices.Clone(cfg.Adapters)
 	e.pool.prepare = e.bringAll
@@ -136,6 +137,12 @@ func (e *Engine) stop() {
 		e.child.stop(canceledContext())
 	}
 	e.work.Wait()
+}
+
+// cut ends all that runs.
+func (e *Engine) cut() {
+	e.stopWork()
+	e.lines.close()
 }
 
 func canceledContext() context.Context {
@@ -249,26 +256,25 @@ func (e *Engine) generate(ctx context.Context, req *engine.Request, yield func(e
 
 // try sends req to r, over a fresh connection if that is asked for, and tells the pool how it went.
 func (e *Engine) try(ctx context.Context, r *replica, fresh bool, enc *encoded, model string, a *answer) error {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	stopCut := context.AfterFunc(e.over, func() { cancel(errClosed) })
-	defer stopCut()
-	r.join(&cancel)
-	defer r.leave(&cancel)
+	l := &lifeline{}
+	patient := context.AfterFunc(ctx, func() { l.cut(context.Cause(ctx)) })
+	defer patient()
+	e.lines.join(l, r)
+	defer e.lines.leave(l)
 	began := time.Now()
-	err := r.post(ctx, fresh, enc, model, a)
+	err := r.post(ctx, l, fresh, enc, model, a)
 	if !a.first.IsZero() {
 		e.cfg.Metrics.first.WithLabelValues(e.name, r.id).Observe(a.first.Sub(began).Seconds())
 	}
 	label, o := outcomeOK, answered
-	switch cause := context.Cause(ctx); {
+	switch cause := cmp.Or(l.why(), context.Cause(ctx)); {
 	case cause == errStalled:
 		err = &brokenError{errStalled}
 		label, o = outcomeStalled, failed
 	case cause != nil || a.left:
 		label, o = outcomeCanceled, neither
 		if cause != nil {
-			err = canceled(ctx)
+			err = canceled(cause)
 		}
 	case err != nil:
 		label, o = classify(err)
@@ -404,7 +410,7 @@ func (e *Engine) watchStalls() {
 			e.cfg.Log.Error().Str("model", e.name).Str("upstream", r.id).Dur("silent_ms", silent).Int64("requests", r.running.Load()).
 				Msg("upstream gives no sign of life: its requests end")
 			r.alive()
-			r.cancelAll(errStalled)
+			e.lines.cut(r, errStalled)
 			if e.child != nil {
 				e.child.kill("it gives no sign of life")
 			}

@@ -15,7 +15,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -54,12 +53,10 @@ type replica struct {
 
 	ended    atomic.Bool  // a server of ours that is no more: who listens at its address now is another, with another key
 	running  atomic.Int64 // requests
+	ids      ids          // of requests at the upstream
 	born     time.Time
 	progress atomic.Int64 // the last sign of life on any request, in nanoseconds since born
 	counters atomic.Pointer[map[string]float64]
-
-	mu      sync.Mutex                            // guards cancels
-	cancels map[*context.CancelCauseFunc]struct{} // of the requests, to end them together
 
 	// What follows is guarded by the pool's lock.
 	up       bool
@@ -95,7 +92,7 @@ func newReplica(rawURL, key string, d *Dialect) (*replica, error) {
 	if err != nil {
 		return nil, errors.New("is no URL")
 	}
-	r := &replica{key: key, admin: key, d: d, born: time.Now(), cancels: map[*context.CancelCauseFunc]struct{}{},
+	r := &replica{key: key, admin: key, d: d, born: time.Now(), ids: ids{prefix: "pagoda-" + strings.ToLower(rand.Text()) + "-"},
 		kick: make(chan struct{}, 1), done: make(chan struct{})}
 	dialer := &net.Dialer{Timeout: dialTimeout, KeepAlive: 15 * time.Second}
 	r.dial = r.unlessEnded(dialer.DialContext)
@@ -230,10 +227,18 @@ type staleError struct{ err error }
 func (e *staleError) Error() string { return "kept connection to the upstream: " + e.err.Error() }
 func (e *staleError) Unwrap() error { return e.err }
 
+// ids make names that no other request has, here or elsewhere.
+type ids struct {
+	prefix string
+	last   atomic.Uint64
+}
+
+func (i *ids) next() string { return i.prefix + strconv.FormatUint(i.last.Add(1), 10) }
+
 // post sends one try of a request, over a kept connection unless it is to be a fresh one, and hands its answer to a.
-func (r *replica) post(ctx context.Context, fresh bool, e *encoded, model string, a *answer) error {
-	id := "pagoda-" + strings.ToLower(rand.Text())
-	resp, err := r.send(ctx, fresh, e.path, id, e.finish(model, r.d.RequestIDField, id))
+func (r *replica) post(ctx context.Context, l *lifeline, fresh bool, e *encoded, model string, a *answer) error {
+	id := r.ids.next()
+	x, err := r.send(ctx, l, fresh, e.path, id, e.finish(model, r.d.RequestIDField, id))
 	ended := false
 	defer func() {
 		if !ended && r.d.Abort != "" {
@@ -245,26 +250,26 @@ func (r *replica) post(ctx context.Context, fresh bool, e *encoded, model string
 		ended = !broke
 		return err
 	}
-	defer resp.end()
+	defer x.end()
 	r.alive()
-	if resp.StatusCode != http.StatusOK {
+	if x.status != http.StatusOK {
 		ended = true
-		body, err := io.ReadAll(io.LimitReader(resp, maxErrorBytes))
+		body, err := x.all(maxErrorBytes)
 		if err != nil {
 			return &brokenError{err}
 		}
-		refused := upstreamError(resp.StatusCode, body)
-		if n, err := strconv.Atoi(resp.Header.Get("Retry-After")); err == nil && n > 0 && refused.RetryAfter > 0 {
+		refused := upstreamError(x.status, body)
+		if n, err := strconv.Atoi(x.retryAfter); err == nil && n > 0 && refused.RetryAfter > 0 {
 			refused.RetryAfter = time.Duration(min(n, maxRetryAfter)) * time.Second
 		}
 		return refused
 	}
-	if strings.HasPrefix(resp.Header.Get("Content-Type"), "text/event-stream") {
-		err = a.stream(resp, r.alive)
+	if x.events {
+		err = a.stream(x, r.alive)
 	} else {
-		err = a.whole(resp, r.alive)
+		err = a.whole(x, r.alive)
 	}
-	ended = !a.left && ctx.Err() == nil
+	ended = !a.left && ctx.Err() == nil && l.why() == nil
 	return err
 }
 
@@ -356,25 +361,4 @@ func (r *replica) ask(ctx context.Context, want string) (names, error) {
 		}
 	}
 	return n, nil
-}
-
-func (r *replica) join(cancel *context.CancelCauseFunc) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.cancels[cancel] = struct{}{}
-}
-
-func (r *replica) leave(cancel *context.CancelCauseFunc) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	delete(r.cancels, cancel)
-}
-
-// cancelAll ends all requests.
-func (r *replica) cancelAll(cause error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for cancel := range r.cancels {
-		(*cancel)(cause)
-	}
 }

@@ -47,7 +47,7 @@ func TestEndedServer(t *testing.T) {
 		r.client.CloseIdleConnections() // the end closes them
 		r.ended.Store(true)
 		for _, fresh := range []bool{false, true} {
-			err := r.post(t.Context(), fresh, &encoded{path: "/"}, "m", nil)
+			err := r.post(t.Context(), &lifeline{}, fresh, &encoded{path: "/"}, "m", nil)
 			if _, unsent := errors.AsType[*notSentError](err); !unsent || !errors.Is(err, errEnded) {
 				t.Errorf("%s after its end: %v", url, err)
 			}

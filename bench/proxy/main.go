@@ -1,15 +1,17 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"flag"
 	"fmt"
-	"net"
+	"math"
 	"os"
 	"os/signal"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -21,16 +23,17 @@ func main() {
 	flag.StringVar(&o.program, "pagoda", "bin/pagoda", "the program to measure")
 	flag.StringVar(&o.nginx, "nginx", "nginx", "nginx's program, the yardstick where it is installed")
 	flag.StringVar(&o.loads, "loads", "", "comma-separated names of the loads to measure; all if empty")
-	flag.DurationVar(&o.during, "time", 3*time.Second, "length of each measurement")
-	flag.IntVar(&o.rounds, "rounds", 3, "rounds in which the targets take turns")
+	flag.DurationVar(&o.during, "time", 2*time.Second, "length of each measurement")
+	flag.IntVar(&o.rounds, "rounds", 5, "rounds in which the targets take turns")
 	flag.IntVar(&o.tries, "tries", 2, "how often a measurement is taken at most, when other programs disturb it")
-	flag.IntVar(&o.clients, "clients", 64, "clients at once that find the saturation rate")
+	flag.IntVar(&o.clients, "clients", 512, "requests at once that saturate a target")
 	flag.StringVar(&o.commit, "commit", "unknown", "commit of the program")
 	flag.StringVar(&o.write, "write", "", "file with the markers of bench-proxy, to write the table to")
 	isMock := flag.Bool("mock", false, "be the mock upstream")
 	flag.Parse()
+	runtime.LockOSThread() // the processes end with the thread that started them, and its timers are exact
 	if *isMock {
-		fail(runMock())
+		fail(runMock(flag.Arg(0)))
 		return
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
@@ -67,28 +70,44 @@ func (o options) chosen() ([]load, error) {
 	return out, nil
 }
 
-func runMock() error {
-	l, err := net.Listen("tcp", "127.0.0.1:"+flag.Arg(0))
+func runMock(port string) error {
+	n, err := strconv.Atoi(port)
 	if err != nil {
 		return err
 	}
-	return mock(l)
+	fd, _, err := listen(n)
+	if err != nil {
+		return err
+	}
+	m, err := newMock(fd)
+	if err != nil {
+		return err
+	}
+	if err := exactTimers(); err != nil {
+		return err
+	}
+	return m.serve()
 }
 
-// row is a line of the table.
+// row is what the targets took for one load. The first one is the direct way.
 type row struct {
 	load  load
-	rate  float64 // half of what saturates Pagoda
-	cells map[string]*cell
+	rate  float64 // of the requests: half of what saturates Pagoda
+	cells []*cell // one per target
 }
 
-// cell is what one target took for one load, all rounds together.
+// cell is what one target took for one load.
 type cell struct {
-	result
-	cpu      float64 // seconds
-	requests int
-	rss      int64   // largest
-	others   float64 // CPUs that other programs used; the most of all rounds
+	most   float64 // answers a second that saturate it
+	rounds []round
+	rss    int64 // largest
+}
+
+// round is one measurement.
+type round struct {
+	p50, p99, chunk50, chunk99, late99 time.Duration
+	cpu                                float64 // seconds a request
+	others                             float64 // CPUs that other programs used
 }
 
 // disturbed is how many CPUs others may use before a measurement is taken again, and marked if it stays so.
@@ -106,26 +125,29 @@ func run(ctx context.Context, o options) error {
 	}
 	p := &processes{dir: dir}
 	defer p.end()
-	runtime.LockOSThread() // the processes end with the thread that started them
 	targets, err := p.targets(ctx, o)
 	if err != nil {
 		return err
 	}
+	if err := exactTimers(); err != nil { // not before: the targets would inherit it
+		return err
+	}
 	var rows []*row
 	for _, l := range chosen {
-		r := &row{load: l, cells: map[string]*cell{}}
+		r := &row{load: l}
 		for _, t := range targets {
-			if t.name == "Pagoda" {
-				most, err := newClient(t.url, l).saturate(ctx, o.clients, o.during)
-				if err != nil {
-					return fmt.Errorf("%s: %w", l.name, err)
-				}
-				r.rate = most / 2
+			c := &cell{}
+			if c.most, err = saturate(ctx, t, l, o); err != nil {
+				return fmt.Errorf("%s, %s: %w", l.name, t.name, err)
 			}
+			if t.name == "Pagoda" {
+				r.rate = c.most / 2
+			}
+			r.cells = append(r.cells, c)
 		}
 		for range o.rounds {
-			for _, t := range targets {
-				if err := r.measure(ctx, t, o, p.pids()); err != nil {
+			for i, t := range targets {
+				if err := r.cells[i].measure(ctx, t, r, o, p.pids()); err != nil {
 					return fmt.Errorf("%s, %s: %w", l.name, t.name, err)
 				}
 			}
@@ -143,7 +165,7 @@ func run(ctx context.Context, o options) error {
 
 // targets starts the mock and what stands in front of it.
 func (p *processes) targets(ctx context.Context, o options) ([]*target, error) {
-	port, err := freePort()
+	upstream, err := freeAddr()
 	if err != nil {
 		return nil, err
 	}
@@ -151,14 +173,14 @@ func (p *processes) targets(ctx context.Context, o options) ([]*target, error) {
 	if err != nil {
 		return nil, err
 	}
-	if _, err := p.start(self, "-mock", fmt.Sprint(port)); err != nil {
+	mock, err := p.start(self, "-mock", strconv.Itoa(int(upstream.Port())))
+	if err != nil {
 		return nil, err
 	}
-	upstream := fmt.Sprintf("http://127.0.0.1:%d", port)
-	if err := answers(ctx, upstream+"/health"); err != nil {
+	if err := answers(ctx, upstream, "/health"); err != nil {
 		return nil, err
 	}
-	out := []*target{{name: "direct", url: upstream}}
+	out := []*target{{"direct", upstream, func() []int { return []int{os.Getpid(), mock.Process.Pid} }}}
 	pagoda, err := p.pagoda(ctx, o.program, upstream)
 	if err != nil {
 		return nil, err
@@ -176,108 +198,112 @@ func (p *processes) targets(ctx context.Context, o options) ([]*target, error) {
 	return out, nil
 }
 
-// measure runs one load against one target, once more if other programs than ours, whose pids are given, disturb it.
-func (r *row) measure(ctx context.Context, t *target, o options, ours []int) error {
-	c := newClient(t.url, r.load)
-	defer c.http.CloseIdleConnections()
-	c.open(ctx, r.rate, o.during/10) // opens connections
-	var least *cell
-	for range o.tries {
-		others := bench.StartCPUClock(ours...)
+func saturate(ctx context.Context, t *target, l load, o options) (perSecond float64, err error) {
+	c, err := newClient(t.addr, l)
+	if err != nil {
+		return 0, err
+	}
+	defer c.close()
+	return c.saturate(ctx, o.clients, o.during)
+}
+
+// measure takes one round, and takes it once more if other programs than ours, whose pids are given, disturb it.
+func (c *cell) measure(ctx context.Context, t *target, r *row, o options, ours []int) error {
+	client, err := newClient(t.addr, r.load)
+	if err != nil {
+		return err
+	}
+	defer client.close()
+	if _, err := client.open(ctx, r.rate, o.during/10); err != nil { // opens connections
+		return err
+	}
+	best := round{others: math.Inf(1)}
+	for try := 0; try < o.tries && best.others > disturbed; try++ {
+		clock := bench.StartCPUClock(ours...)
 		before := t.cpu()
-		got := c.open(ctx, r.rate, o.during)
-		now := &cell{result: *got, cpu: t.cpu() - before, requests: len(got.latencies), rss: t.rss()}
-		if got.failed > 0 {
-			return fmt.Errorf("%d requests failed: %w", got.failed, got.first)
+		got, err := client.open(ctx, r.rate, o.during)
+		if err != nil {
+			return err
 		}
-		if used := others.Others(); used != nil { // not every system tells
-			now.others = *used
+		now := round{percentile(got.latencies, 0.5), percentile(got.latencies, 0.99), percentile(got.chunks, 0.5), percentile(got.chunks, 0.99),
+			percentile(got.late, 0.99), (t.cpu() - before) / float64(len(got.latencies)), 0}
+		if others := clock.Others(); others != nil { // not every system tells
+			now.others = *others
 		}
-		if least == nil || now.others < least.others {
-			least = now
-		}
-		if least.others <= disturbed || ctx.Err() != nil {
-			break
+		if now.others < best.others {
+			best = now
 		}
 	}
-	have := r.cells[t.name]
-	if have == nil {
-		have = &cell{}
-		r.cells[t.name] = have
-	}
-	have.add(&least.result)
-	have.cpu += least.cpu
-	have.requests += least.requests
-	have.rss, have.others = max(have.rss, least.rss), max(have.others, least.others)
-	return ctx.Err()
+	c.rounds = append(c.rounds, best)
+	c.rss = max(c.rss, t.rss())
+	return nil
 }
 
 // report is the table in Markdown.
 func report(rows []*row, targets []*target, o options) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "\n%s, %d processors; commit %s, %s, rounds of %v: %d.\n\n", machine(), runtime.NumCPU(), o.commit,
+	fmt.Fprintf(&b, "\n%s, %d processors; commit %s, %s, rounds of %v: %d.\n\n", bench.CPUName(), runtime.NumCPU(), o.commit,
 		time.Now().UTC().Format(time.DateOnly), o.during, o.rounds)
-	b.WriteString("| load | way | requests/s | p50 | p99 | chunk p50 | chunk p99 | CPU of 1,000 | of nginx | memory |\n")
-	b.WriteString("|---|---|---|---|---|---|---|---|---|---|\n")
+	b.WriteString("| load | way | at most | measured at | p50 | p99 | chunk p50 | chunk p99 | CPU of 1,000 | of nginx | memory |\n")
+	b.WriteString("|---|---|---|---|---|---|---|---|---|---|---|\n")
 	var marked bool
+	var late time.Duration
 	for _, r := range rows {
-		base, yardstick := r.cells["direct"], r.cells["nginx"]
-		for _, t := range targets {
-			c := r.cells[t.name]
+		direct, yardstick := r.cells[0], r.cells[len(r.cells)-1]
+		for i, c := range r.cells {
 			mark := ""
-			if c.others > disturbed {
+			if median(c.rounds, func(r round) float64 { return r.others }) > disturbed {
 				mark, marked = " †", true
 			}
-			fmt.Fprintf(&b, "| %s | %s%s | %.0f |", r.load.name, t.name, mark, r.rate)
-			between := func(list, base []time.Duration, measured bool) {
-				p50, p99 := percentile(list, 0.5), percentile(list, 0.99)
+			fmt.Fprintf(&b, "| %s | %s%s | %.0f/s | %.0f/s |", r.load.name, targets[i].name, mark, c.most, r.rate)
+			columns := []func(round) time.Duration{func(r round) time.Duration { return r.p50 }, func(r round) time.Duration { return r.p99 },
+				func(r round) time.Duration { return r.chunk50 }, func(r round) time.Duration { return r.chunk99 }}
+			for n, column := range columns {
 				switch {
-				case !measured:
-					b.WriteString(" | |")
-				case t.pids == nil:
-					fmt.Fprintf(&b, " %s | %s |", micros(p50), micros(p99))
+				case n >= 2 && !r.load.stream:
+					b.WriteString(" |")
+				case c == direct:
+					fmt.Fprintf(&b, " %d µs |", median(c.rounds, column).Microseconds())
 				default:
-					fmt.Fprintf(&b, " + %s | + %s |", micros(p50-percentile(base, 0.5)), micros(p99-percentile(base, 0.99)))
+					fmt.Fprintf(&b, " %+d µs |", c.added(direct, column).Microseconds())
 				}
 			}
-			between(c.latencies, base.latencies, true)
-			between(c.chunks, base.chunks, r.load.stream)
-			if t.pids == nil {
-				b.WriteString(" | | |\n")
-				continue
-			}
 			times := ""
-			if yardstick != nil {
+			if c != direct && targets[len(targets)-1].name == "nginx" {
 				times = fmt.Sprintf("%.1f", c.each()/yardstick.each())
 			}
 			fmt.Fprintf(&b, " %.0f ms | %s | %.0f MiB |\n", c.each()*1e6, times, float64(c.rss)/(1<<20))
+			late = max(late, median(c.rounds, func(r round) time.Duration { return r.late99 }))
 		}
 	}
+	fmt.Fprintf(&b, "\nOf 100 requests 99 left at most %v after their time.\n", late.Round(time.Microsecond))
 	if marked {
-		fmt.Fprintf(&b, "\n† disturbed: other programs used more than a tenth of a processor in all of %d tries.\n", o.tries)
+		fmt.Fprintf(&b, "\n† disturbed: other programs used more than a tenth of a processor in most rounds, in all of %d tries.\n", o.tries)
 	}
 	b.WriteString("\n")
 	return b.String()
 }
 
+// added is the median of what each round took longer than the direct way in the same round.
+func (c *cell) added(direct *cell, of func(round) time.Duration) time.Duration {
+	more := make([]time.Duration, len(c.rounds))
+	for i, r := range c.rounds {
+		more[i] = of(r) - of(direct.rounds[i])
+	}
+	return median(more, func(d time.Duration) time.Duration { return d })
+}
+
 // each is the CPU time of a request, in seconds.
-func (c *cell) each() float64 { return c.cpu / float64(c.requests) }
+func (c *cell) each() float64 { return median(c.rounds, func(r round) float64 { return r.cpu }) }
 
-func micros(d time.Duration) string { return fmt.Sprintf("%d µs", d.Microseconds()) }
-
-// machine is the processor's name.
-func machine() string {
-	data, err := os.ReadFile("/proc/cpuinfo")
-	if err != nil {
-		return runtime.GOARCH
+// median is of at least one figure.
+func median[T any, F cmp.Ordered](list []T, of func(T) F) F {
+	figures := make([]F, len(list))
+	for i, t := range list {
+		figures[i] = of(t)
 	}
-	_, rest, _ := strings.Cut(string(data), "model name")
-	_, rest, _ = strings.Cut(rest, ":")
-	name, _, _ := strings.Cut(rest, "\n")
-	if name = strings.TrimSpace(name); name == "" {
-		return runtime.GOARCH
-	}
-	return name
+	slices.Sort(figures)
+	return figures[len(figures)/2]
 }
 
 const (

@@ -1,14 +1,14 @@
 package main
 
 import (
-	"bufio"
 	"bytes"
 	"fmt"
-	"io"
-	"net"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 const (
@@ -17,110 +17,188 @@ const (
 	chunkGap   = 2 * time.Millisecond
 )
 
-// mock is the least that an upstream can do: it writes prepared bytes, by hand instead of with net/http, so that most of the
-// machine is left for what is measured.
-func mock(l net.Listener) error {
-	for {
-		conn, err := l.Accept()
-		if err != nil {
-			return err
-		}
-		go func() {
-			defer conn.Close()
-			_ = serveConn(conn) // an end of the connection is its normal end
-		}()
-	}
+// mock is the least that an upstream can do: one thread writes prepared bytes, so that most of the machine is left for what is
+// measured.
+type mock struct {
+	listener int
+	poll     *poller
+	peers    map[int32]*peer // by socket
+	streams  []*peer         // in the order in which their next chunks are due
 }
 
-func serveConn(conn net.Conn) error {
-	in := bufio.NewReaderSize(conn, 128<<10)
-	var body []byte
-	for {
-		path, length, err := readHead(in)
-		if err != nil {
-			return err
-		}
-		if cap(body) < length {
-			body = make([]byte, length)
-		}
-		body = body[:length]
-		if _, err := io.ReadFull(in, body); err != nil {
-			return err
-		}
-		switch {
-		case path == "/health", path == "/metrics":
-			err = respond(conn, "")
-		case path == "/v1/models":
-			err = respond(conn, `{"object":"list","data":[{"id":"`+model+`","object":"model","owned_by":"vllm","max_model_len":1000000}]}`)
-		case bytes.Contains(body, []byte(`"stream":true`)):
-			err = stream(conn)
-		default:
-			err = respond(conn, plainAnswer)
-		}
-		if err != nil {
-			return err
-		}
-	}
+// peer is a connection to the mock.
+type peer struct {
+	fd   int
+	in   []byte // of a request
+	size int    // of the whole request, 0 if not yet known
+	sent int    // chunks of the stream that it is sent
+	next time.Time
 }
 
-// readHead reads a request up to its body.
-func readHead(in *bufio.Reader) (path string, length int, err error) {
-	line, err := in.ReadString('\n')
+func newMock(listener int) (*mock, error) {
+	poll, err := newPoller()
 	if err != nil {
-		return "", 0, err
+		return nil, err
 	}
-	if f := strings.Fields(line); len(f) == 3 {
-		path = f[1]
-	}
+	return &mock{listener: listener, poll: poll, peers: map[int32]*peer{}},
+		unix.EpollCtl(poll.fd, unix.EPOLL_CTL_ADD, listener, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(listener)})
+}
+
+// serve ends when the listener is shut down.
+func (m *mock) serve() error {
 	for {
-		if line, err = in.ReadString('\n'); err != nil || line == "\r\n" {
-			return path, length, err
+		events, err := m.poll.wait(m.stream())
+		if err != nil {
+			return err
 		}
-		if name, value, ok := strings.Cut(line, ":"); ok && strings.EqualFold(name, "content-length") {
-			if length, err = strconv.Atoi(strings.TrimSpace(value)); err != nil {
-				return "", 0, err
+		for _, e := range events {
+			if e.Fd == int32(m.listener) {
+				if err := m.accept(); err != nil {
+					return err
+				}
+			} else if p := m.peers[e.Fd]; p != nil {
+				m.end(p, m.read(p))
 			}
 		}
 	}
 }
 
-var plainAnswer = `{"id":"chatcmpl-1","object":"chat.completion","created":1700000000,"model":"mock","choices":[{"index":0,"message":{"role":` +
-	`"assistant","content":"` + strings.Repeat("word ", 100) + `"},"logprobs":null,"finish_reason":"stop","stop_reason":null}],"usage":` +
-	`{"prompt_tokens":10,"completion_tokens":100,"total_tokens":110}}`
-
-func respond(w io.Writer, body string) error {
-	_, err := fmt.Fprintf(w, "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s", len(body), body)
-	return err
-}
-
-// stream writes an answer in chunks, each of which says when it was sent.
-func stream(w io.Writer) error {
-	if _, err := io.WriteString(w, "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"); err != nil {
+func (m *mock) accept() error {
+	fd, _, err := unix.Accept4(m.listener, unix.SOCK_CLOEXEC)
+	if err == unix.EAGAIN || err == unix.ECONNABORTED {
+		return nil
+	}
+	if err != nil {
 		return err
 	}
-	tick := time.NewTicker(chunkGap)
-	defer tick.Stop()
-	for i := range streamSize {
-		if i > 0 {
-			<-tick.C
-		}
-		if err := event(w, `{"id":"chatcmpl-1","object":"chat.completion.chunk","created":1700000000,"model":"mock","choices":[{"index":0,"delta":`+
-			`{"content":"`+strconv.FormatInt(time.Now().UnixNano(), 10)+`"},"logprobs":null,"finish_reason":null}]}`); err != nil {
-			return err
-		}
-	}
-	for _, last := range []string{`{"id":"chatcmpl-1","object":"chat.completion.chunk","created":1700000000,"model":"mock","choices":[{"index":0,` +
-		`"delta":{},"finish_reason":"stop"}]}`, `{"id":"chatcmpl-1","object":"chat.completion.chunk","created":1700000000,"model":"mock",` +
-		`"choices":[],"usage":{"prompt_tokens":10,"completion_tokens":128,"total_tokens":138}}`, "[DONE]"} {
-		if err := event(w, last); err != nil {
-			return err
-		}
-	}
-	_, err := io.WriteString(w, "0\r\n\r\n")
-	return err
+	m.peers[int32(fd)] = &peer{fd: fd}
+	return m.poll.add(fd)
 }
 
-func event(w io.Writer, data string) error {
-	_, err := fmt.Fprintf(w, "%x\r\ndata: %s\n\n\r\n", len(data)+8, data)
-	return err
+// end closes a connection after an error, which its normal end is, too.
+func (m *mock) end(p *peer, err error) {
+	if err != nil {
+		delete(m.peers, int32(p.fd))
+		unix.Close(p.fd)
+	}
+}
+
+// stream writes the chunks that are due and returns how long it is until the next one.
+func (m *mock) stream() time.Duration {
+	for len(m.streams) > 0 {
+		p := m.streams[0]
+		if m.peers[int32(p.fd)] == p {
+			if wait := time.Until(p.next); wait > 0 {
+				return wait
+			}
+			m.end(p, m.chunk(p))
+		}
+		m.streams = m.streams[1:]
+	}
+	return time.Hour
+}
+
+// chunk writes one that says when, and after the last one what ends a stream.
+func (m *mock) chunk(p *peer) error {
+	now := time.Now()
+	strconv.AppendInt(chunk[:chunkTime], now.UnixNano(), 10)
+	if err := write(p.fd, chunk); err != nil {
+		return err
+	}
+	if p.sent++; p.sent < streamSize {
+		p.next = now.Add(chunkGap)
+		m.streams = append(m.streams, p)
+		return nil
+	}
+	for _, event := range lastEvents {
+		if err := write(p.fd, event); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (m *mock) read(p *peer) error {
+	p.in = slices.Grow(p.in, 32<<10)
+	n, err := read(p.fd, p.in[len(p.in):cap(p.in)])
+	if err != nil {
+		return err
+	}
+	p.in = p.in[:len(p.in)+n]
+	if p.size == 0 {
+		if p.size, err = requestSize(p.in); err != nil {
+			return err
+		}
+	}
+	if p.size == 0 || len(p.in) < p.size {
+		return nil
+	}
+	request := p.in
+	p.in, p.size = p.in[:0], 0
+	return m.answer(p, request)
+}
+
+// requestSize is the size of a request of which in is the beginning, 0 as long as its head is not complete.
+func requestSize(in []byte) (int, error) {
+	head, _, ok := bytes.Cut(in, endOfHead)
+	if !ok {
+		return 0, nil
+	}
+	size := len(head) + len(endOfHead)
+	for line := range bytes.SplitSeq(head, endOfLine) {
+		if name, value, _ := bytes.Cut(line, []byte(":")); bytes.EqualFold(name, []byte("content-length")) {
+			n, err := strconv.Atoi(string(bytes.TrimSpace(value)))
+			return size + n, err
+		}
+	}
+	return size, nil
+}
+
+func (m *mock) answer(p *peer, request []byte) error {
+	method, rest, _ := bytes.Cut(request, []byte(" "))
+	path, _, _ := bytes.Cut(rest, []byte(" "))
+	switch {
+	case string(path) == "/v1/models":
+		return write(p.fd, modelsAnswer)
+	case string(method) == "GET": // is it healthy, has it metrics
+		return write(p.fd, emptyAnswer)
+	case !bytes.Contains(request, []byte(`"stream":true`)):
+		return write(p.fd, plainAnswer)
+	}
+	if err := write(p.fd, streamHead); err != nil {
+		return err
+	}
+	p.sent = 0
+	return m.chunk(p)
+}
+
+// What the mock writes, all of it made beforehand.
+var (
+	plainText   = []byte(strings.Repeat("word ", 100))
+	plainAnswer = response(`{"id":"chatcmpl-1","object":"chat.completion","created":1700000000,"model":"mock","choices":[{"index":0,"message":` +
+		`{"role":"assistant","content":"` + string(plainText) + `"},"logprobs":null,"finish_reason":"stop","stop_reason":null}],"usage":` +
+		`{"prompt_tokens":10,"completion_tokens":100,"total_tokens":110}}`)
+	modelsAnswer = response(`{"object":"list","data":[{"id":"mock","object":"model","owned_by":"vllm","max_model_len":1000000}]}`)
+	emptyAnswer  = response("")
+
+	streamHead = []byte("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n")
+	chunk      = event(`{"id":"chatcmpl-1","object":"chat.completion.chunk","created":1700000000,"model":"mock","choices":[{"index":0,` +
+		`"delta":{"content":"1700000000000000000"},"logprobs":null,"finish_reason":null}]}`)
+	chunkTime  = bytes.Index(chunk, []byte("1700000000000000000")) // where its nanoseconds stand
+	lastEvents = [][]byte{
+		event(`{"id":"chatcmpl-1","object":"chat.completion.chunk","created":1700000000,"model":"mock","choices":[{"index":0,"delta":{},` +
+			`"finish_reason":"stop"}]}`),
+		event(`{"id":"chatcmpl-1","object":"chat.completion.chunk","created":1700000000,"model":"mock","choices":[],"usage":` +
+			`{"prompt_tokens":10,"completion_tokens":128,"total_tokens":138}}`),
+		append(event("[DONE]"), "0\r\n\r\n"...),
+	}
+)
+
+func response(body string) []byte {
+	return fmt.Appendf(nil, "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s", len(body), body)
+}
+
+// event is an event in a chunk of the transfer encoding.
+func event(data string) []byte {
+	return fmt.Appendf(nil, "%x\r\ndata: %s\n\n\r\n", len(data)+8, data)
 }

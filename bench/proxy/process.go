@@ -4,8 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -14,14 +14,16 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"pagoda/bench"
 )
 
 // target is a way to the mock.
 type target struct {
 	name string
-	url  string
-	pids func() []int // whose CPU and memory count; nil: none
+	addr netip.AddrPort
+	pids func() []int // whose CPU and memory count; of the direct way, the client's and the mock's
 }
 
 // processes are what a run started.
@@ -61,18 +63,18 @@ func (p *processes) end() {
 	}
 }
 
-// freePort finds a port that nobody uses.
-func freePort() (int, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+// freeAddr finds a port that nobody uses.
+func freeAddr() (netip.AddrPort, error) {
+	fd, addr, err := listen(0)
 	if err != nil {
-		return 0, err
+		return addr, err
 	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port, nil
+	return addr, unix.Close(fd)
 }
 
-// answers waits until a URL answers 200.
-func answers(ctx context.Context, url string) error {
+// answers waits until a server answers a path with 200.
+func answers(ctx context.Context, addr netip.AddrPort, path string) error {
+	url := "http://" + addr.String() + path
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
 	for {
@@ -95,18 +97,17 @@ func answers(ctx context.Context, url string) error {
 	}
 }
 
-func (p *processes) pagoda(ctx context.Context, program, upstream string) (*target, error) {
-	port, err := freePort()
+func (p *processes) pagoda(ctx context.Context, program string, upstream netip.AddrPort) (*target, error) {
+	addr, err := freeAddr()
 	if err != nil {
 		return nil, err
 	}
-	cmd, err := p.start(program, "serve", "--port", strconv.Itoa(port), "--infer-backend", "vllm", "--upstream-url", upstream,
-		"--access-log=false", "--log-format", "json")
+	cmd, err := p.start(program, "serve", "--port", strconv.Itoa(int(addr.Port())), "--infer-backend", "vllm", "--upstream-url",
+		"http://"+upstream.String(), "--access-log=false", "--log-format", "json")
 	if err != nil {
 		return nil, err
 	}
-	url := fmt.Sprintf("http://127.0.0.1:%d", port)
-	return &target{"Pagoda", url, func() []int { return []int{cmd.Process.Pid} }}, answers(ctx, url+"/ready")
+	return &target{"Pagoda", addr, func() []int { return []int{cmd.Process.Pid} }}, answers(ctx, addr, "/ready")
 }
 
 const nginxConf = `
@@ -126,7 +127,7 @@ http {
 	scgi_temp_path %[1]s/scgi;
 	upstream mock { server %[2]s; keepalive 1024; keepalive_requests 1000000; }
 	server {
-		listen 127.0.0.1:%[3]d;
+		listen %[3]s;
 		keepalive_requests 1000000;
 		location / {
 			proxy_pass http://mock;
@@ -142,17 +143,17 @@ http {
 // errNoNginx says that there is no yardstick.
 var errNoNginx = errors.New("nginx is not installed")
 
-func (p *processes) nginx(ctx context.Context, program, upstream string) (*target, error) {
+func (p *processes) nginx(ctx context.Context, program string, upstream netip.AddrPort) (*target, error) {
 	path, err := exec.LookPath(program)
 	if err != nil {
 		return nil, errNoNginx
 	}
-	port, err := freePort()
+	addr, err := freeAddr()
 	if err != nil {
 		return nil, err
 	}
 	conf := filepath.Join(p.dir, "nginx.conf")
-	text := fmt.Sprintf(nginxConf, p.dir, strings.TrimPrefix(upstream, "http://"), port)
+	text := fmt.Sprintf(nginxConf, p.dir, upstream, addr)
 	if err := os.WriteFile(conf, []byte(text), 0o600); err != nil {
 		return nil, err
 	}
@@ -160,8 +161,7 @@ func (p *processes) nginx(ctx context.Context, program, upstream string) (*targe
 	if err != nil {
 		return nil, err
 	}
-	url := fmt.Sprintf("http://127.0.0.1:%d", port)
-	return &target{"nginx", url, func() []int { return append(childrenOf(cmd.Process.Pid), cmd.Process.Pid) }}, answers(ctx, url+"/health")
+	return &target{"nginx", addr, func() []int { return append(childrenOf(cmd.Process.Pid), cmd.Process.Pid) }}, answers(ctx, addr, "/health")
 }
 
 // childrenOf lists the processes that pid started.
@@ -193,9 +193,6 @@ func statFields(file string) []string {
 
 // cpu is the processor time that a target has used so far, in seconds.
 func (t *target) cpu() (sum float64) {
-	if t.pids == nil {
-		return 0
-	}
 	for _, pid := range t.pids() {
 		sum += bench.CPUSeconds(pid)
 	}
@@ -204,9 +201,6 @@ func (t *target) cpu() (sum float64) {
 
 // rss is the memory that a target holds now, in bytes.
 func (t *target) rss() (sum int64) {
-	if t.pids == nil {
-		return 0
-	}
 	for _, pid := range t.pids() {
 		if f := statFields(fmt.Sprintf("/proc/%d/stat", pid)); len(f) > 21 {
 			pages, _ := strconv.ParseInt(f[21], 10, 64) // the kernel writes numbers

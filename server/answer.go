@@ -2,8 +2,8 @@ package server
 
 import (
 	"context"
+	"errors"
 	"fmt"
-	"iter"
 	"math"
 	"net/http"
 	"runtime/debug"
@@ -23,75 +23,74 @@ const (
 	maxChoicesAtOnce = 128
 )
 
-// promptEvent is an event of one of a request's prompts.
+// promptEvent is an event of one of a request's prompts, valid until the next one.
 type promptEvent struct {
 	prompt int
 	engine.Event
 }
 
-// generateAll yields the events of all reqs, which are the prompts of one HTTP request. It ends like Engine.Generate:
-// with the first error, or when the caller stops ranging, and then nothing runs any more.
-func (s *Server) generateAll(r *http.Request, reqs []*engine.Request) iter.Seq2[promptEvent, error] {
-	if len(reqs) > 1 {
-		return s.generateMany(r, reqs)
+// generateAll gives the events of all reqs, which are the prompts of one HTTP request, to each, one at a time, until that fails. It
+// returns the first error, and then nothing runs any more.
+func (s *Server) generateAll(r *http.Request, reqs []*engine.Request, each func(*promptEvent) error) error {
+	if len(reqs) == 1 {
+		return s.generate(r, 0, reqs[0], each)
 	}
-	return func(yield func(promptEvent, error) bool) {
-		for ev, err := range s.generate(r, reqs[0]) {
-			if !yield(promptEvent{0, ev}, err) {
-				return
-			}
-		}
-	}
+	return s.generateMany(r, reqs, each)
 }
+
+// errGone ends a generation whose answer nobody takes any more.
+var errGone = errors.New("nobody takes the answer")
 
 type promptResult struct {
 	promptEvent
 	err error
 }
 
-func (s *Server) generateMany(r *http.Request, reqs []*engine.Request) iter.Seq2[promptEvent, error] {
-	return func(yield func(promptEvent, error) bool) {
-		ctx, cancel := context.WithCancel(r.Context())
-		results := make(chan promptResult)
-		var next atomic.Int64
-		var workers sync.WaitGroup
-		atOnce := max(1, maxChoicesAtOnce/max(1, reqs[0].Sampling.N))
-		for range min(len(reqs), maxPromptsAtOnce, atOnce) {
-			workers.Go(func() {
-				for i := int(next.Add(1)) - 1; i < len(reqs); i = int(next.Add(1)) - 1 {
-					if ctx.Err() != nil {
-						return
-					}
-					s.generateOne(r.WithContext(ctx), i, reqs[i], results)
+func (s *Server) generateMany(r *http.Request, reqs []*engine.Request, each func(*promptEvent) error) error {
+	ctx, cancel := context.WithCancel(r.Context())
+	results := make(chan promptResult)
+	var next atomic.Int64
+	var workers sync.WaitGroup
+	atOnce := max(1, maxChoicesAtOnce/max(1, reqs[0].Sampling.N))
+	for range min(len(reqs), maxPromptsAtOnce, atOnce) {
+		workers.Go(func() {
+			for i := int(next.Add(1)) - 1; i < len(reqs); i = int(next.Add(1)) - 1 {
+				if ctx.Err() != nil {
+					return
 				}
-			})
+				s.generateOne(r.WithContext(ctx), i, reqs[i], results)
+			}
+		})
+	}
+	go func() {
+		workers.Wait()
+		close(results)
+	}()
+	defer func() {
+		cancel()
+		for range results { // until the workers have left
 		}
-		go func() {
-			workers.Wait()
-			close(results)
-		}()
-		defer func() {
-			cancel()
-			for range results { // until the workers have left
-			}
-		}()
-		for res := range results {
-			if !yield(res.promptEvent, res.err) || res.err != nil {
-				return
-			}
+	}()
+	for res := range results {
+		if res.err != nil {
+			return res.err
+		}
+		if err := each(&res.promptEvent); err != nil {
+			return err
 		}
 	}
+	return nil
 }
 
 // generateOne sends the events of one prompt until the context of r ends. A panic is an error here, because no
 // middleware stands between it and the process.
 func (s *Server) generateOne(r *http.Request, prompt int, req *engine.Request, results chan<- promptResult) {
-	send := func(ev engine.Event, err error) bool {
+	send := func(res promptResult) error {
 		select {
-		case results <- promptResult{promptEvent{prompt, ev}, err}:
-			return true
+		case results <- res:
+			return nil
 		case <-r.Context().Done():
-			return false
+			return errGone
 		}
 	}
 	defer func() {
@@ -99,13 +98,12 @@ func (s *Server) generateOne(r *http.Request, prompt int, req *engine.Request, r
 			s.metrics.panics.Inc()
 			s.log.Error().Str("request_id", req.ID).Str("panic", fmt.Sprint(p)).Bytes("stack", debug.Stack()).
 				Msg("a generation panicked")
-			send(engine.Event{}, engine.Errorf(engine.Internal, "internal error"))
+			_ = send(promptResult{err: engine.Errorf(engine.Internal, "internal error")})
 		}
 	}()
-	for ev, err := range s.generate(r, req) {
-		if !send(ev, err) {
-			return
-		}
+	err := s.generate(r, prompt, req, func(ev *promptEvent) error { return send(promptResult{promptEvent: *ev}) })
+	if err != nil && err != errGone {
+		_ = send(promptResult{err: err})
 	}
 }
 
@@ -143,13 +141,8 @@ func (s *Server) collect(r *http.Request, reqs []*engine.Request) (*answer, erro
 	for i, req := range reqs {
 		a.prompts[i].choices = make([]choice, max(1, req.Sampling.N))
 	}
-	for ev, err := range s.generateAll(r, reqs) {
-		if err != nil {
-			return nil, err
-		}
-		if err := a.add(reqs[ev.prompt], &ev); err != nil {
-			return nil, err
-		}
+	if err := s.generateAll(r, reqs, func(ev *promptEvent) error { return a.add(reqs[ev.prompt], ev) }); err != nil {
+		return nil, err
 	}
 	for _, p := range a.prompts {
 		for i := range p.choices {

@@ -2,7 +2,6 @@ package server
 
 import (
 	"context"
-	"iter"
 	"net/http"
 	"time"
 
@@ -11,41 +10,42 @@ import (
 	"pagoda/engine"
 )
 
-// generate is the one way from a dialect to the engine: it fills in req.ID and req.Tenant, refuses while draining,
-// applies the time limit, and keeps the books for metrics and the access log. r must have come through the router.
-func (s *Server) generate(r *http.Request, req *engine.Request) iter.Seq2[engine.Event, error] {
-	return func(yield func(engine.Event, error) bool) {
-		info := requestInfo(r)
-		req.ID, req.Tenant = info.ID, info.Tenant
-		if err := info.admit(s.work); err != nil {
-			yield(engine.Event{}, err)
-			return
-		}
-		ctx, cancel := r.Context(), context.CancelFunc(func() {})
-		if s.cfg.RequestTimeout > 0 {
-			ctx, cancel = context.WithTimeoutCause(ctx, s.cfg.RequestTimeout, errTimeLimit)
-		}
+// generate is the one way from a dialect to the engine: it fills in the ID and Tenant of req, which is the prompt'th of r's prompts,
+// refuses while draining, applies the time limit, and keeps the books for metrics and the access log. It gives each event to each,
+// until that fails, and returns the first error. r must have come through the router.
+func (s *Server) generate(r *http.Request, prompt int, req *engine.Request, each func(*promptEvent) error) error {
+	info := requestInfo(r)
+	req.ID, req.Tenant = info.ID, info.Tenant
+	if err := info.admit(s.work); err != nil {
+		return err
+	}
+	ctx := r.Context()
+	if s.cfg.RequestTimeout > 0 {
+		limited, cancel := context.WithTimeoutCause(ctx, s.cfg.RequestTimeout, errTimeLimit)
 		defer cancel()
-		g := newGeneration(s.metrics, req)
-		info.began(g)
-		defer g.close()
-		for ev, err := range s.eng.Generate(ctx, req) {
-			if err != nil {
-				g.failed = causeOf(ctx, err)
-				yield(engine.Event{}, g.failed)
-				return
-			}
-			g.event(&ev)
-			if !yield(ev, nil) {
-				g.left = true
-				return
-			}
+		ctx = limited
+	}
+	g := newGeneration(s.metrics, req)
+	info.began(g)
+	defer g.close()
+	pe := &promptEvent{prompt: prompt}
+	for ev, err := range s.eng.Generate(ctx, req) {
+		if err != nil {
+			g.failed = causeOf(ctx, err)
+			return g.failed
 		}
-		if g.usage == nil { // the contract says that the last event has it
-			g.failed = causeOf(ctx, engine.Errorf(engine.Internal, "the answer ended early"))
-			yield(engine.Event{}, g.failed)
+		g.event(&ev)
+		pe.Event = ev
+		if err := each(pe); err != nil {
+			g.left = true
+			return err
 		}
 	}
+	if g.usage == nil { // the contract says that the last event has it
+		g.failed = causeOf(ctx, engine.Errorf(engine.Internal, "the answer ended early"))
+		return g.failed
+	}
+	return nil
 }
 
 // causeOf says why a generation failed: if its context ended, that is the reason, whatever the engine made of it.

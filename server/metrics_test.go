@@ -270,10 +270,9 @@ func BenchmarkGenerate(b *testing.B) {
 	text := "p"
 	for b.Loop() {
 		r := httptest.NewRequest("POST", "/", nil)
-		for _, err := range s.generate(r, &engine.Request{Model: "fake", Text: &text}) {
-			if err != nil {
-				b.Fatal(err)
-			}
+		err := s.generate(r, 0, &engine.Request{Model: "fake", Text: &text}, func(*promptEvent) error { return nil })
+		if err != nil {
+			b.Fatal(err)
 		}
 	}
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/1000, "ns/token")

@@ -152,7 +152,8 @@ func (c *checker) streaming(b *openapi.Sampling, out *reply) {
 func stopReason(req *engine.Request, ev *engine.Event) *openapi.StopReason {
 	switch {
 	case ev.StopString != "":
-		return &openapi.StopReason{Text: &ev.StopString}
+		text := ev.StopString // ev does not last
+		return &openapi.StopReason{Text: &text}
 	case ev.StopToken != nil && slices.Contains(req.Sampling.StopTokenIDs, *ev.StopToken):
 		return &openapi.StopReason{Token: *ev.StopToken}
 	}

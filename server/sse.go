@@ -108,17 +108,21 @@ func (s *Server) stream(w http.ResponseWriter, r *http.Request, reqs []*engine.R
 	out := newSSE(w)
 	defer out.close()
 	d.begin(s.fingerprint(), time.Now())
-	for ev, err := range s.generateAll(r, reqs) {
-		if err == nil {
-			out.buf, err = d.event(out.buf[:0], &ev)
-		}
-		if err != nil {
-			s.streamError(w, r, out, err)
-			return
+	err := s.generateAll(r, reqs, func(ev *promptEvent) (err error) {
+		if out.buf, err = d.event(out.buf[:0], ev); err != nil {
+			return err
 		}
 		if out.send() != nil {
-			return // the client is gone; leaving the loop cancels the request
+			return errGone
 		}
+		return nil
+	})
+	switch {
+	case err == errGone:
+		return
+	case err != nil:
+		s.streamError(w, r, out, err)
+		return
 	}
 	buf, ok := d.end(out.buf[:0])
 	if !ok {

@@ -13,7 +13,6 @@ import (
 	"os"
 	"path/filepath"
 
-	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 )
 
@@ -66,27 +65,13 @@ func (c *Checkpoint) Close() error {
 	return c.root.Close()
 }
 
-// Override gives config.json other values, by key; null takes a key away.
-func (c *Checkpoint) Override(keys map[string]jsontext.Value) { c.overrides = keys }
-
 // ReadFile reads one of the small files whole. An absent one is fs.ErrNotExist.
 func (c *Checkpoint) ReadFile(name string) ([]byte, error) {
 	data, err := c.readFile(name)
-	if err != nil || name != "config.json" || len(c.overrides) == 0 {
+	if err != nil || name != "config.json" {
 		return data, err
 	}
-	var keys map[string]jsontext.Value
-	if err := json.Unmarshal(data, &keys); err != nil {
-		return nil, fmt.Errorf("%s: %w", name, err)
-	}
-	for key, value := range c.overrides {
-		if value.Kind() == 'n' {
-			delete(keys, key)
-		} else {
-			keys[key] = value
-		}
-	}
-	return json.Marshal(keys)
+	return c.override(data)
 }
 
 func (c *Checkpoint) readFile(name string) ([]byte, error) {

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 )
 
@@ -39,7 +40,6 @@ func TestConfig(t *testing.T) {
 	}
 }
 
-// TestTextConfig: of a model that takes more than text, the text model's configuration is read with its own keys.
 func TestOverride(t *testing.T) {
 	ck := folder(t, map[string][]byte{
 		"config.json":            []byte(`{"model_type":"a","hidden_size":8,"rope_scaling":{"rope_type":"yarn"}}`),
@@ -56,6 +56,45 @@ func TestOverride(t *testing.T) {
 	}
 }
 
+// TestIdleOverrides: of what a reader of hidden_size and the text model's vocab_size is told.
+func TestIdleOverrides(t *testing.T) {
+	ck := folder(t, map[string][]byte{"config.json": []byte(`{"hidden_size":8,"use_cache":true,"text_config":{"vocab_size":4}}`)})
+	describe := func() any {
+		c, err := ck.Config()
+		if err != nil {
+			return err.Error()
+		}
+		return []int{c.HiddenSize, c.TextConfig.VocabSize}
+	}
+	for overrides, want := range map[string]string{
+		`{}`:                                 "",
+		`{"hidden_size":16}`:                 "",
+		`{"hidden_size":8}`:                  "", // as it is
+		`{"text_config":{"vocab_size":5}}`:   "",
+		`{"vocab_size":5,"use_cache":false}`: "use_cache vocab_size",
+		`{"hidden_size":16,"own":1}`:         "own",
+		`{"hidden_sise":16}`:                 `no model has a key "hidden_sise"; did you mean "hidden_size"?`,
+		`{"of_nobody_at_all":null}`:          `no model has a key "of_nobody_at_all"`,
+	} {
+		var keys map[string]jsontext.Value
+		if err := json.Unmarshal([]byte(overrides), &keys); err != nil {
+			t.Fatal(err)
+		}
+		ck.Override(keys)
+		idle, err := ck.IdleOverrides(describe, struct {
+			Own int `json:"own"`
+		}{})
+		got := strings.Join(idle, " ")
+		if err != nil {
+			got = err.Error()
+		}
+		if got != want || len(ck.overrides) != len(keys) {
+			t.Errorf("%s: %q, want %q; %d overrides are left", overrides, got, want, len(ck.overrides))
+		}
+	}
+}
+
+// TestTextConfig: of a model that takes more than text, the text model's configuration is read with its own keys.
 func TestTextConfig(t *testing.T) {
 	c, err := folder(t, map[string][]byte{"config.json": []byte(`{"architectures":["X"],"bos_token_id":7,
 		"text_config":{"hidden_size":8,"sliding_window":null,"bos_token_id":1,"eos_token_id":[2,3]}}`)}).Config()

@@ -6,6 +6,8 @@ import (
 	"maps"
 	"slices"
 	"strings"
+
+	"pagoda/spelling"
 )
 
 // Result is what Load made of its sources.
@@ -284,43 +286,16 @@ func (l *loader) unknown(place, name string) {
 	l.fail(place, "unknown option %q; pagoda flags lists all", name)
 }
 
-// nearest returns the known name with the fewest edits, "" if all are far away.
+// nearest returns the known name that name may have meant, "" if all are far away.
 func (l *loader) nearest(name string) string {
-	best, bestDist := "", max(2, len(name)/3)+1
-	try := func(known string) {
-		if d := editDistance(name, known); d < bestDist {
-			best, bestDist = known, d
-		}
-	}
+	var known []string
 	for _, o := range l.opts {
-		for _, known := range append([]string{o.Name}, o.Aliases...) {
-			try(known)
-		}
+		known = append(append(known, o.Name), o.Aliases...)
 	}
-	for _, known := range slices.Sorted(maps.Keys(withoutEffect)) {
-		try(known)
+	for _, n := range noted {
+		known = append(known, n.name)
 	}
-	return best
-}
-
-// editDistance is Levenshtein's.
-func editDistance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diag := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := diag
-			if a[i] != b[j] {
-				cost = 1 + min(diag, row[j], row[j+1])
-			}
-			diag, row[j+1] = row[j+1], cost
-		}
-	}
-	return row[len(b)]
+	return spelling.Nearest(name, append(known, slices.Sorted(maps.Keys(withoutEffect))...))
 }
 
 // set gives o a value in the words of a flag or variable.

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"testing/fstest"
 
+	"github.com/go-json-experiment/json/jsontext"
 	"github.com/rs/zerolog"
 
 	"pagoda/engine"
@@ -59,6 +60,30 @@ func TestLoadNamesTheBadFile(t *testing.T) {
 }
 
 // TestRopeScaling: the option doubles how long sequences may be.
+// TestOverrides: a key of no model is refused, one that changes nothing is told, one that counts is neither.
+func TestOverrides(t *testing.T) {
+	load := func(key string) string {
+		var log bytes.Buffer
+		e, err := New(Options{Files: demoFiles(t), Name: "m", Log: zerolog.New(&log), Overrides: map[string]jsontext.Value{key: jsontext.Value("5")}})
+		if err != nil {
+			return err.Error()
+		}
+		if err := e.Close(t.Context()); err != nil {
+			t.Error(err)
+		}
+		return log.String()
+	}
+	if got := load("rope_thet"); got != `load m: hf_overrides: no model has a key "rope_thet"; did you mean "rope_theta"?` {
+		t.Errorf("unknown: %s", got)
+	}
+	if got := load("use_cache"); !strings.Contains(got, `"keys":["use_cache"]`) {
+		t.Errorf("without effect: %s", got)
+	}
+	if got := load("rope_theta"); strings.Contains(got, "overrides") {
+		t.Errorf("with effect: %s", got)
+	}
+}
+
 func TestRopeScaling(t *testing.T) {
 	for kind, want := range map[string]int{"": 1024, "none": 1024, "linear": 2048, "dynamic": 2048, "yarn": 2048, "llama3": 2048} {
 		e := open(t, Options{RopeScaling: kind, KVCacheBytes: 64 << 20})

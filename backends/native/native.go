@@ -96,6 +96,29 @@ func openCheckpoint(dir string, files fs.FS) (*checkpoint.Checkpoint, error) {
 	return checkpoint.OpenFS(files), nil
 }
 
+// checkOverrides tells of overrides that change nothing about the model, and refuses those with a name that no configuration has.
+func (e *Engine) checkOverrides(ck *checkpoint.Checkpoint) error {
+	idle, err := ck.IdleOverrides(func() any {
+		cfg, err := ck.Config()
+		if err != nil {
+			return err.Error()
+		}
+		spec, err := model.NewSpec(cfg)
+		if err != nil {
+			return err.Error()
+		}
+		end, err := ck.EndTokens()
+		return []any{spec, end, err, cfg.ModelType, cfg.BOSTokenIDs, cfg.PadTokenID, cfg.QuantizationConfig}
+	})
+	if err != nil {
+		return fmt.Errorf("hf_overrides: %w", err)
+	}
+	if len(idle) > 0 {
+		e.opts.Log.Warn().Strs("keys", idle).Msg("hf_overrides that change nothing about this model")
+	}
+	return nil
+}
+
 func (e *Engine) load() error {
 	ck, err := openCheckpoint(e.opts.Dir, e.opts.Files)
 	if err != nil {
@@ -113,6 +136,9 @@ func (e *Engine) load() error {
 	}
 	spec, err := model.NewSpec(cfg)
 	if err != nil {
+		return err
+	}
+	if err := e.checkOverrides(ck); err != nil {
 		return err
 	}
 	if e.stateful = spec.StateBytes() > 0; e.stateful && e.opts.SpeculativeMethod != "none" {

@@ -99,6 +99,8 @@ func newReplica(rawURL, key string, d *Dialect) (*replica, error) {
 	r.base = strings.TrimSuffix(strings.TrimRight(rawURL, "/"), "/v1")
 	r.id = strings.TrimPrefix(r.base, u.Scheme+"://")
 	switch {
+	case u.RawQuery != "" || u.Fragment != "":
+		return nil, errors.New("must not go on after the path")
 	case u.Scheme == "unix" && u.Host == "" && u.Path != "":
 		r.dial = r.unlessEnded(func(ctx context.Context, _, _ string) (net.Conn, error) {
 			return dialer.DialContext(ctx, "unix", u.Path)
@@ -110,8 +112,6 @@ func newReplica(rawURL, key string, d *Dialect) (*replica, error) {
 		return nil, errors.New("must have a port from 1 to 65535")
 	case u.User != nil:
 		return nil, errors.New("must not hold a password; use upstream_api_key")
-	case u.RawQuery != "" || u.Fragment != "":
-		return nil, errors.New("must not go on after the path")
 	}
 	if err := r.setHead(); err != nil {
 		return nil, err

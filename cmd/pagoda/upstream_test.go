@@ -156,7 +156,7 @@ func TestCommandLinesRefused(t *testing.T) {
 	}
 	list, template := file("list", "http://a:1\n# none\nftp://b\n"), file("bad.jinja", "{% if %}")
 	config1 := file("a.yaml", "template: qwen33\ninfer_backend: vllm\ntokenizer: t\n"+
-		"upstream_url: [localhost:1, http://u:secret@h:1, http://h:70000, unix://rel/s, http://h:1, http://h:1/v1/]\n")
+		"upstream_url: [localhost:1, http://u:secret@h:1, http://h:70000, unix://rel/s, \"unix:///s?k\", http://h:1, http://h:1/v1/]\n")
 	config2 := file("b.yaml", "models:\n- model: a\n  infer_backend: vllm\n  vllm_config: {port: 1}\n- model: b\n  infer_backend: sglang\n  template: x\n")
 	for args, want := range map[string]string{
 		"infer_backend=vllm vllm_config={port:1}":                        `vllm_config: "port:1" is no option's name`,
@@ -175,7 +175,7 @@ func TestCommandLinesRefused(t *testing.T) {
 		config1: `a.yaml:1: template: there is no template named "qwen33"; the nearest are qwen3` + "\n" +
 			`a.yaml:4: upstream_url: "localhost:1" must be like` + "\n" + "a.yaml:4: upstream_url: upstream 2 must not hold a password" + "\n" +
 			`a.yaml:4: upstream_url: "http://h:70000" must have a port` + "\n" + `a.yaml:4: upstream_url: "unix://rel/s" must be like` + "\n" +
-			`a.yaml:4: upstream_url: "http://h:1/v1/" is given twice`,
+			"a.yaml:4: upstream_url: upstream 5 must not go on after the path" + "\n" + `a.yaml:4: upstream_url: "http://h:1/v1/" is given twice`,
 		config2: "b.yaml:4: models[0]: vllm_config: port is set by this server\nb.yaml:7: models[1]: template: there is no template",
 	} {
 		words := strings.Fields(args)

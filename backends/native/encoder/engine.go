@@ -107,6 +107,21 @@ func (e *Engine) load() error {
 	if e.spec, err = readSpec(ck); err != nil {
 		return err
 	}
+	idle, err := ck.IdleOverrides(func() any {
+		s, err := readSpec(ck)
+		if err != nil {
+			return err.Error()
+		}
+		return *s
+	}, spec{}, struct {
+		Original bool `json:"is_original_qwen3_reranker"` // which vLLM's users have in their line; the two tokens say it
+	}{})
+	if err != nil {
+		return fmt.Errorf("hf_overrides: %w", err)
+	}
+	if len(idle) > 0 {
+		e.opts.Log.Warn().Strs("keys", idle).Msg("hf_overrides that change nothing about this model")
+	}
 	if e.sentence, err = readSentence(ck); err != nil {
 		return err
 	}

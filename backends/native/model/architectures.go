@@ -6,6 +6,8 @@ import (
 	"maps"
 	"slices"
 	"strings"
+
+	"pagoda/spelling"
 )
 
 // architectures are the kinds of checkpoint that load, by the name in config.json: each describes itself to the builder
@@ -74,7 +76,7 @@ func (e *UnsupportedError) Error() string {
 func unsupported(name string) *UnsupportedError {
 	supported := Architectures()
 	distance := func(to string) int {
-		return editDistance(family(name), family(to))
+		return spelling.Distance(family(name), family(to))
 	}
 	slices.SortStableFunc(supported, func(a, b string) int { return cmp.Compare(distance(a), distance(b)) })
 	return &UnsupportedError{name, supported}
@@ -87,25 +89,4 @@ func family(name string) string {
 		name = strings.TrimSuffix(name, end)
 	}
 	return name
-}
-
-// editDistance is Levenshtein's, in bytes.
-func editDistance(a, b string) int {
-	row := make([]int, len(b)+1) // distances of a[:i] to each b[:j]
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			replace := diagonal
-			if a[i] != b[j] {
-				replace++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(replace, row[j]+1, row[j+1]+1)
-		}
-	}
-	return row[len(b)]
 }

@@ -159,7 +159,8 @@ func (c *Config) ownOptions() []*Option {
 		{Name: "upstream_wait", target: &c.UpstreamWait, Default: "10s", Max: 1e9, Group: proxy, Commands: all, Backends: proxied,
 			Help: "how long a request waits when no upstream is up, before it is answered 503"},
 		{Name: "upstream_timeout", target: &c.UpstreamTimeout, Default: "5m", Max: 1e9, Group: proxy, Commands: all, Backends: proxied,
-			Help: "how long an upstream that has requests may give no sign of life before they end; 0 is no limit"},
+			Help: "how long an upstream that has requests may give no sign of life before they end, and how long one that is started here may " +
+				"stay unhealthy before it is started again; 0 is no limit"},
 		{Name: "upstream_command", target: &c.UpstreamCommand, Group: proxy, Commands: all, Backends: proxied,
 			Help: "program that starts the server, with its first arguments, separated by commas; empty is vllm,serve or " +
 				"python3,-m,sglang.launch_server"},

@@ -45,9 +45,11 @@ type Listen struct {
 
 const (
 	tailLines      = 30
+	maxTailLine    = 1 << 10
 	maxLogLine     = 8 << 10
 	maxRestartWait = time.Minute
-	steady         = time.Minute // a server that was up that long begins with the shortest wait again
+	logGrace       = 200 * time.Millisecond // for the last words in a pipe of which all writers should be gone
+	steady         = time.Minute            // a server that was up that long begins with the shortest wait again
 )
 
 // child is a server of ours: it is started, watched, started again after any end that nobody asked for, and ended.
@@ -81,6 +83,7 @@ func (e *Engine) spawn(ctx context.Context) error {
 	c := &child{e: e, s: e.cfg.Spawn, dir: dir, done: make(chan struct{}), started: make(chan error, 1)}
 	c.quitting, c.quit = context.WithCancel(context.Background())
 	e.child = c
+	e.work.Go(e.reapOrphans)
 	go c.run()
 	select {
 	case err := <-c.started:
@@ -151,12 +154,12 @@ func (c *child) once() (wasUp bool, err error) {
 		return false, err
 	}
 	defer release()
-	r, err := newReplica(url, l.Key, c.e.d)
+	r, err := newReplica(url, l.Key, c.e.d, c.e.cfg.Times.Lost)
 	if err != nil {
 		return false, err
 	}
 	r.id, r.admin = c.e.d.Name, l.AdminKey
-	cmd, logs, err := c.start(l)
+	cmd, endLog, err := c.start(l)
 	if err != nil {
 		return false, err
 	}
@@ -176,10 +179,10 @@ func (c *child) once() (wasUp bool, err error) {
 	r.ended.Store(true)
 	close(exited)
 	c.e.pool.remove(r, false)
-	c.endGroup(cmd.Process.Pid)
+	c.endFamily(cmd.Process.Pid)
 	<-watch
 	guard()
-	<-logs
+	endLog()
 	return wasUp, c.endError(cmd, waitErr, wasUp)
 }
 
@@ -292,9 +295,9 @@ func holdPort() (port int, release func(), err error) {
 	return name.(*unix.SockaddrInet4).Port, release, nil
 }
 
-// start starts the process in a session of its own, so that its group has all that it starts. logs is closed at the end
-// of its output.
-func (c *child) start(l Listen) (cmd *exec.Cmd, logs chan struct{}, err error) {
+// start starts the process in a session of its own, so that its group has what it starts, unless that leaves. endLog waits for the
+// end of its output.
+func (c *child) start(l Listen) (cmd *exec.Cmd, endLog func(), err error) {
 	args, env, err := c.s.Command(l)
 	if err != nil {
 		return nil, nil, err
@@ -308,7 +311,7 @@ func (c *child) start(l Listen) (cmd *exec.Cmd, logs chan struct{}, err error) {
 		return nil, nil, err
 	}
 	cmd = exec.Command(args[0], args[1:]...)
-	cmd.Env = append(cleanEnviron(environ), env...)
+	cmd.Env = append(append(cleanEnviron(environ), env...), c.mark())
 	cmd.Stdout, cmd.Stderr = write, write
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGKILL}
 	c.mu.Lock()
@@ -324,12 +327,15 @@ func (c *child) start(l Listen) (cmd *exec.Cmd, logs chan struct{}, err error) {
 	c.pid = cmd.Process.Pid
 	c.mu.Unlock()
 	c.e.cfg.Log.Info().Str("model", c.e.pool.name()).Int("pid", cmd.Process.Pid).Strs("command", args).Msg("starting the model's server")
-	logs = make(chan struct{})
+	ended := make(chan struct{})
 	go func() {
-		defer close(logs)
+		defer close(ended)
 		c.follow(read)
 	}()
-	return cmd, logs, nil
+	return cmd, func() {
+		_ = read.SetReadDeadline(time.Now().Add(logGrace)) // an error means that it is closed already
+		<-ended
+	}, nil
 }
 
 // follow copies the server's output to our log: all of it while it starts, later only for those who debug.
@@ -338,6 +344,9 @@ func (c *child) follow(read io.ReadCloser) {
 	in := bufio.NewReaderSize(read, maxLogLine)
 	for {
 		line, _, err := in.ReadLine() // a longer line comes in pieces
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			c.e.cfg.Log.Warn().Str("model", c.e.pool.name()).Msg("something holds on to the log of the model's server, which has ended")
+		}
 		if err != nil {
 			return
 		}
@@ -360,7 +369,7 @@ func (c *child) note(line string) (up bool) {
 	if len(c.tail) == tailLines {
 		c.tail = slices.Delete(c.tail, 0, 1)
 	}
-	c.tail = append(c.tail, line)
+	c.tail = append(c.tail, strings.ToValidUTF8(line[:min(len(line), maxTailLine)], ""))
 	return c.up
 }
 
@@ -370,25 +379,22 @@ func (c *child) lastLines() []string {
 	return slices.Clone(c.tail)
 }
 
-// endGroup kills what is left of the group and waits until there is nothing: what survives holds memory that the next one
-// needs.
-func (c *child) endGroup(pid int) {
+// endFamily ends what the server has left behind.
+func (c *child) endFamily(pid int) {
 	c.mu.Lock()
 	c.pid = 0
 	c.mu.Unlock()
-	for wait := time.Millisecond; ; wait = min(2*wait, 100*time.Millisecond) {
-		if syscall.Kill(-pid, syscall.SIGKILL) != nil {
-			return // nothing is left
-		}
-		for {
-			var status syscall.WaitStatus
-			if reaped, err := syscall.Wait4(-pid, &status, syscall.WNOHANG, nil); reaped <= 0 || err != nil {
-				break
-			}
-		}
-		time.Sleep(wait)
+	log := c.e.cfg.Log.With().Str("model", c.e.pool.name()).Logger()
+	err := endFamily(pid, c.mark(), func(pids []int) {
+		log.Warn().Ints("pids", pids).Msg("what the model's server has left behind does not end; waiting for it")
+	})
+	if err != nil {
+		log.Warn().Err(err).Msg("what the model's server has left behind may live on")
 	}
 }
+
+// mark is in the environment of all that the server starts.
+func (c *child) mark() string { return markName + "=" + c.dir }
 
 // endError says why the server ended. Whatever its exit code, nobody asked for it: vLLM ends with 0 when its engine dies
 // (vllm issue 48966), SGLang with 137 after a clean stop (sglang pull request 16484).
@@ -403,15 +409,15 @@ func (c *child) endError(cmd *exec.Cmd, waitErr error, wasUp bool) error {
 	return fmt.Errorf("%s did not start: %s; its last lines:\n%s", filepath.Base(cmd.Path), state, strings.Join(c.lastLines(), "\n"))
 }
 
-// guardGroup starts a process that kills the group and removes dir when we end in whatever way: it waits for the end of a pipe
-// that only we hold. Pdeathsig alone ends the first process, and what that had started would live on and hold the GPU's memory (vllm
+// guardGroup starts a process that kills the group, and what has its mark, and removes dir when we end in whatever way: it waits for
+// the end of a pipe that only we hold. Pdeathsig alone ends the first process, and what that had started would live on and hold the GPU's memory (vllm
 // issue 55510). The function returned ends the guard.
 func guardGroup(pid int, dir string) (end func(), err error) {
 	read, write, err := os.Pipe()
 	if err != nil {
 		return nil, err
 	}
-	guard := exec.Command("/bin/sh", "-c", `read line; test "$line" = end && exit; kill -KILL -"$0"; rm -rf "$1"`, strconv.Itoa(pid), dir)
+	guard := exec.Command("/bin/sh", "-c", guardScript, strconv.Itoa(pid), dir, markName+"="+dir)
 	guard.Stdin = read
 	guard.Env = []string{"PATH=/usr/bin:/bin"}
 	guard.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // signals to our group must not end it before us
@@ -427,6 +433,15 @@ func guardGroup(pid int, dir string) (end func(), err error) {
 		_ = guard.Wait() // it says nothing that matters now
 	}, nil
 }
+
+const guardScript = `read line
+test "$line" = end && exit
+kill -KILL -"$0"
+for file in $(grep -lszxF "$2" /proc/[0-9]*/environ); do
+	pid=${file#/proc/}
+	kill -KILL "${pid%/environ}"
+done
+rm -rf "$1"`
 
 // passed are the variables that a server may need, by name or by what a name begins with.
 var passed = []string{"PATH", "HOME", "USER", "LOGNAME", "SHELL", "TMPDIR", "TZ", "LANG", "LC_*", "LD_LIBRARY_PATH", "LD_PRELOAD",

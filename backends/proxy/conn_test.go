@@ -11,12 +11,13 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 )
 
 // newTestReplica is a replica of srv, trusted if it has a certificate.
 func newTestReplica(t *testing.T, srv *httptest.Server) *replica {
 	t.Helper()
-	r, err := newReplica(srv.URL+"/below/v1/", "key", &Dialect{})
+	r, err := newReplica(srv.URL+"/below/v1/", "key", &Dialect{}, time.Minute)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -103,7 +104,7 @@ func TestExchangeRefusedEarly(t *testing.T) {
 		_, _ = io.WriteString(nc, "HTTP/1.1 413 Too Large\r\nContent-Length: 5\r\n\r\nlarge")
 		nc.Close()
 	}()
-	r, err := newReplica("http://"+l.Addr().String(), "", &Dialect{})
+	r, err := newReplica("http://"+l.Addr().String(), "", &Dialect{}, time.Minute)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -125,7 +126,7 @@ func TestExchangeStale(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	r, err := newReplica("http://"+l.Addr().String(), "", &Dialect{})
+	r, err := newReplica("http://"+l.Addr().String(), "", &Dialect{}, time.Minute)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -29,7 +29,7 @@ func readList(name string) ([]string, error) {
 }
 
 // replicasOf makes a replica of each URL, and reports all that are wrong. Messages show no URL that may hold a password.
-func replicasOf(urls []string, key string, d *Dialect) ([]*replica, error) {
+func replicasOf(urls []string, key string, d *Dialect, lost time.Duration) ([]*replica, error) {
 	var out []*replica
 	var errs []error
 	for i, u := range urls {
@@ -37,7 +37,7 @@ func replicasOf(urls []string, key string, d *Dialect) ([]*replica, error) {
 		if strings.ContainsAny(u, "@?#") {
 			shown = fmt.Sprintf("upstream %d", i+1)
 		}
-		r, err := newReplica(u, key, d)
+		r, err := newReplica(u, key, d, lost)
 		if err == nil && slices.ContainsFunc(out, r.same) {
 			err = errors.New("is given twice")
 		}
@@ -55,7 +55,7 @@ func (r *replica) same(other *replica) bool { return r.base == other.base && r.i
 
 // CheckURLs reports what is wrong with the URLs of running servers, or with the key for them.
 func CheckURLs(urls []string, key string) error {
-	_, err := replicasOf(urls, key, &Dialect{})
+	_, err := replicasOf(urls, key, &Dialect{}, 0)
 	return err
 }
 
@@ -71,7 +71,7 @@ func CheckList(name, key string) error {
 // setURLs makes the pool's upstreams those of urls: new ones are taken in, those that are missing finish what they have.
 // A URL that is wrong changes nothing.
 func (e *Engine) setURLs(urls []string) error {
-	listed, err := replicasOf(urls, e.cfg.Key, e.d)
+	listed, err := replicasOf(urls, e.cfg.Key, e.d, e.cfg.Times.Lost)
 	if err != nil {
 		return err
 	}

@@ -19,6 +19,7 @@ type Times struct {
 	Cooldown    time.Duration // of the breaker at first, doubled up to a minute (1 s)
 	Wait        time.Duration // how long a request waits when no upstream is up (10 s)
 	Stall       time.Duration // without a sign of life from an upstream that has requests; negative is no limit (5 min)
+	Lost        time.Duration // without an acknowledgement from an upstream's host, on a connection (30 s)
 	Start       time.Duration // for a spawned server to become ready (30 min)
 	Stop        time.Duration // for a spawned server between SIGTERM and SIGKILL (15 s)
 	Restart     time.Duration // before the first restart of a spawned server, doubled up to a minute (1 s)
@@ -37,6 +38,7 @@ func (t Times) withDefaults() Times {
 	set(&t.Cooldown, time.Second)
 	set(&t.Wait, 10*time.Second)
 	set(&t.Stall, 5*time.Minute)
+	set(&t.Lost, 30*time.Second)
 	set(&t.Start, 30*time.Minute)
 	set(&t.Stop, 15*time.Second)
 	set(&t.Restart, time.Second)
@@ -281,13 +283,30 @@ func (p *pool) give(r *replica, o outcome) {
 // setDown keeps requests away from r until a health check passes, which begins at once. It is called with mu held.
 func (p *pool) setDown(r *replica, why string) {
 	if r.up {
-		r.up = false
+		r.up, r.downSince = false, time.Now()
 		p.log.Warn().Str("model", p.model).Str("upstream", r.id).Str("reason", why).Msg("upstream is down")
 	}
 	select {
 	case r.kick <- struct{}{}:
 	default:
 	}
+}
+
+// stalled keeps requests away from r until a health check passes.
+func (p *pool) stalled(r *replica) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.setDown(r, errStalled.Error())
+}
+
+// downFor is for how long r has been down, 0 if it is up or never was.
+func (p *pool) downFor(r *replica) time.Duration {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if r.downSince.IsZero() {
+		return 0
+	}
+	return time.Since(r.downSince)
 }
 
 // watch checks r's health until ctx ends.
@@ -359,7 +378,7 @@ func (p *pool) setUp(r *replica, n names) {
 	if r.up || p.closed {
 		return
 	}
-	r.up = true
+	r.up, r.downSince = true, time.Time{}
 	p.log.Info().Str("model", p.model).Str("upstream", r.id).Str("upstream_model", n.base).Msg("upstream is up")
 	p.announce()
 }

@@ -388,7 +388,8 @@ func (e *Engine) Stats() []engine.Stats {
 	return []engine.Stats{s}
 }
 
-// watchStalls cancels the requests of upstreams that give no sign of life.
+// watchStalls cancels the requests of upstreams that give no sign of life, and ends a server of ours that has worked and does not
+// become healthy again.
 func (e *Engine) watchStalls() {
 	limit := e.cfg.Times.Stall
 	if limit < 0 {
@@ -404,12 +405,16 @@ func (e *Engine) watchStalls() {
 		}
 		for _, r := range e.pool.list() {
 			silent := r.silent()
+			if e.child != nil && e.pool.downFor(r) >= limit {
+				e.child.kill("it has not been healthy for too long")
+			}
 			if r.running.Load() == 0 || silent < limit {
 				continue
 			}
 			e.cfg.Log.Error().Str("model", e.name).Str("upstream", r.id).Dur("silent_ms", silent).Int64("requests", r.running.Load()).
 				Msg("upstream gives no sign of life: its requests end")
 			r.alive()
+			e.pool.stalled(r)
 			e.lines.cut(r, errStalled)
 			if e.child != nil {
 				e.child.kill("it gives no sign of life")

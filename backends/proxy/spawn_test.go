@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -37,7 +38,7 @@ func TestEndedServer(t *testing.T) {
 	onPort := httptest.NewServer(http.NotFoundHandler())
 	defer onPort.Close()
 	for _, url := range []string{"unix://" + socket.Addr().String(), onPort.URL} {
-		r, err := newReplica(url, "key", &Dialect{})
+		r, err := newReplica(url, "key", &Dialect{}, time.Minute)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -24,6 +24,13 @@ import (
 //	--fake-fail            writes two lines and ends with 1
 //	--fake-never-ready     listens, and /health answers 503 for ever
 //	--fake-orphan FILE     starts a process that outlives it and writes its number there
+//	--fake-daemon FILE     one in a session of its own, whose parent has ended
+//	--fake-stranger FILE   one that does not have the environment either
+//	--fake-zombie FILE     one that ends when the file says "gone"
+//	--fake-shout N         writes N MB without an end of line before it listens
+//	--fake-silent          closes its standard output and standard error once it listens
+//	--fake-mute            accepts connections and never answers
+//	--fake-loses-packets   from SIGUSR1 to SIGUSR2, as if the network were cut
 //	--fake-health-ms N     /health takes that long
 //	--fake-chunk-ms N      each word takes that long
 //	--fake-close-reused    see CloseReused
@@ -58,6 +65,11 @@ func Main(args []string) int {
 			return 1
 		}
 	}
+	if err := leave(flags); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	shout(flags.number("--fake-shout"))
 	l, err := flags.listen()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -69,6 +81,12 @@ func Main(args []string) int {
 	if flags.has("--fake-close-reused") {
 		CloseReused(srv)
 	}
+	if flags.has("--fake-mute") {
+		srv.Handler = mute{}
+	}
+	if flags.has("--fake-loses-packets") {
+		l = losePackets(l)
+	}
 	go func() {
 		<-stop
 		if flags.has("--fake-stubborn") {
@@ -77,6 +95,10 @@ func Main(args []string) int {
 		srv.Close()
 	}()
 	fmt.Printf("listening %s\n", l.Addr())
+	if flags.has("--fake-silent") {
+		os.Stdout.Close()
+		os.Stderr.Close()
+	}
 	if err := srv.Serve(l); !errors.Is(err, http.ErrServerClosed) {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
@@ -125,9 +147,13 @@ func (f flagList) value(name string) string {
 	return ""
 }
 
-func (f flagList) ms(name string) time.Duration {
+func (f flagList) number(name string) int {
 	n, _ := strconv.Atoi(f.value(name)) // absent is 0
-	return time.Duration(n) * time.Millisecond
+	return n
+}
+
+func (f flagList) ms(name string) time.Duration {
+	return time.Duration(f.number(name)) * time.Millisecond
 }
 
 func (f flagList) adapters() []string {
@@ -148,7 +174,9 @@ func (f flagList) listen() (net.Listener, error) {
 	if path := f.value("--uds"); path != "" {
 		return net.Listen("unix", path)
 	}
-	return net.Listen("tcp", net.JoinHostPort(f.value("--host"), f.value("--port")))
+	var c net.ListenConfig
+	c.SetMultipathTCP(false) // as Python's servers
+	return c.Listen(context.Background(), "tcp", net.JoinHostPort(f.value("--host"), f.value("--port")))
 }
 
 func keysOf(config string) (key, admin string) {

@@ -35,7 +35,7 @@ const (
 	CmdBig        = "big"         // one event of 3 MB
 	CmdPieces     = "pieces"      // the words in TCP segments of 3 bytes, with comments and CR LF
 	CmdStop       = "stopstr"     // ends by the request's first stop string
-	CmdWait       = "wait"        // the first word, then a second, then the others
+	CmdWait       = "wait"        // the first word, then a second or as many milliseconds as the number says, then the others
 )
 
 type message struct {
@@ -212,6 +212,14 @@ func split(text string) []string {
 	return out
 }
 
+// wait is how long CmdWait waits.
+func (g *generation) wait() time.Duration {
+	if ms, err := strconv.Atoi(strings.TrimPrefix(g.req.text, CmdWait+" ")); err == nil {
+		return time.Duration(ms) * time.Millisecond
+	}
+	return time.Second
+}
+
 // limited is the words that max_tokens allows, and the finish reason.
 func (g *generation) limited() ([]string, string) {
 	if m := g.req.MaxTokens; m != nil && *m < len(g.words) {
@@ -278,7 +286,7 @@ func (g *generation) whole(command string) {
 		g.s.fail(g.w, http.StatusOK, "the engine is confused: /opt/secret", "InternalServerError")
 		return
 	case CmdWait:
-		g.pause(time.Second)
+		g.pause(g.wait())
 	}
 	words, finish := g.limited()
 	if command == CmdAbort {

@@ -39,7 +39,7 @@ func (g *generation) stream(command string) {
 	}
 	for at, word := range words {
 		if at == 1 && command == CmdWait {
-			g.pause(time.Second)
+			g.pause(g.wait())
 		}
 		if g.pause(g.s.ChunkDelay) {
 			return

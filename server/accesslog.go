@@ -14,21 +14,24 @@ import (
 // and no body.
 func (s *Server) observe(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		rw := newResponse(w, s.cfg.WriteTimeout)
+		i := requestInfo(r)
+		rw := &i.response
+		rw.reset(w, s.cfg.WriteTimeout)
 		s.metrics.inFlight.Inc()
 		defer func() { // also when a panic drops the connection
+			now := time.Now()
 			s.metrics.inFlight.Dec()
-			s.record(r, rw)
-			requestInfo(r).release(s.work)
-			rw.arm() // net/http flushes what is buffered after the handler
+			s.record(r, i, now.Sub(i.start))
+			i.release(s.work)
+			rw.arm(now) // what is buffered is flushed after the handler
 		}()
 		next.ServeHTTP(rw, r)
 	})
 }
 
-func (s *Server) record(r *http.Request, w *response) {
-	i, took := requestInfo(r), time.Since(requestInfo(r).start)
-	route, status := routeLabel(r), w.status
+func (s *Server) record(r *http.Request, i *info, took time.Duration) {
+	w := &i.response
+	route, status := routeLabel(i.route), w.status
 	gone := r.Context().Err() != nil && !answered(i.generations())
 	switch {
 	case status == 0 && gone:
@@ -40,10 +43,10 @@ func (s *Server) record(r *http.Request, w *response) {
 	if i.err != nil {
 		s.metrics.failed(i.err.Code)
 	}
-	ev := s.log.WithLevel(accessLevel(route, i.err))
 	if !s.cfg.AccessLog && !isOurFault(i.err) {
-		ev = nil // a nil event is one that is off
+		return
 	}
+	ev := s.log.WithLevel(accessLevel(route, i.err))
 	ev.Str("request_id", i.ID).Str("method", methodLabel(r.Method)).Str("route", route).Int("status", status).
 		Dur("duration_ms", took).Int64("bytes", w.bytes)
 	if i.Tenant != "" {
@@ -104,11 +107,9 @@ func accessLevel(route string, err *engine.Error) zerolog.Level {
 }
 
 // routeLabel is the route's pattern, of which there are few, never the path.
-func routeLabel(r *http.Request) string {
-	if c := chi.RouteContext(r.Context()); c != nil {
-		if p := c.RoutePattern(); p != "" && p != "/*" {
-			return p
-		}
+func routeLabel(c *chi.Context) string {
+	if p := c.RoutePattern(); p != "" && p != "/*" {
+		return p
 	}
 	return "none"
 }

@@ -1,17 +1,12 @@
 package server
 
 import (
-	"crypto/rand"
 	"strconv"
-	"strings"
 	"time"
 
 	"pagoda/engine"
 	"pagoda/jsonstring"
 )
-
-// newID makes an answer's id; it cannot be guessed from another.
-func newID(prefix string) string { return prefix + strings.ToLower(rand.Text()) }
 
 func (s *Server) fingerprint() string { return "pagoda-" + s.cfg.Version }
 

@@ -15,10 +15,14 @@ import (
 func (s *Server) limits(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.ContentLength != 0 { // -1 is unknown
-			rc := http.NewResponseController(w)
+			i := requestInfo(r)
+			i.body = timedBody{r.Body, &i.response.rc}
+			if r.ContentLength < 0 || r.ContentLength > s.cfg.MaxBodyBytes {
+				i.body.ReadCloser = http.MaxBytesReader(w, r.Body, s.cfg.MaxBodyBytes)
+			}
 			// An error means a writer without deadlines, as in tests.
-			_ = rc.SetReadDeadline(time.Now().Add(s.cfg.ReadTimeout))
-			r.Body = &timedBody{ReadCloser: http.MaxBytesReader(w, r.Body, s.cfg.MaxBodyBytes), rc: rc}
+			_ = i.body.rc.SetReadDeadline(time.Now().Add(s.cfg.ReadTimeout))
+			r.Body = &i.body
 		}
 		next.ServeHTTP(w, r)
 	})
@@ -47,9 +51,7 @@ func (s *Server) jsonBody(next http.Handler) http.Handler {
 			s.writeError(w, r, engine.Errorf(engine.UnsupportedMedia, "content encoding is not supported; send plain JSON"))
 			return
 		}
-		media, params, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
-		charset, given := params["charset"]
-		if err != nil || media != "application/json" || given && !strings.EqualFold(charset, "utf-8") {
+		if !isJSON(r.Header.Get("Content-Type")) {
 			s.writeError(w, r, engine.Errorf(engine.UnsupportedMedia, "content type must be application/json in UTF-8"))
 			return
 		}
@@ -57,19 +59,29 @@ func (s *Server) jsonBody(next http.Handler) http.Handler {
 	})
 }
 
+func isJSON(contentType string) bool {
+	if contentType == "application/json" {
+		return true
+	}
+	media, params, err := mime.ParseMediaType(contentType)
+	charset, given := params["charset"]
+	return err == nil && media == "application/json" && (!given || strings.EqualFold(charset, "utf-8"))
+}
+
 // response counts what is written and gives each write its own time limit, so that a client that stops reading cannot
 // hold a request for ever while a long stream may last as long as it needs.
 type response struct {
 	http.ResponseWriter
-	rc      *http.ResponseController
+	rc      http.ResponseController
 	timeout time.Duration
 	armed   time.Time // when the write deadline was set
 	status  int       // 0 until the header is written
 	bytes   int64
 }
 
-func newResponse(w http.ResponseWriter, timeout time.Duration) *response {
-	return &response{ResponseWriter: w, rc: http.NewResponseController(w), timeout: timeout}
+// reset makes w, which is zero, a writer to next.
+func (w *response) reset(next http.ResponseWriter, timeout time.Duration) {
+	w.ResponseWriter, w.rc, w.timeout = next, *http.NewResponseController(next), timeout
 }
 
 // Unwrap lets http.ResponseController through.
@@ -77,8 +89,8 @@ func (w *response) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
 // arm sets the deadline of the writes that follow. It is set an eighth later than it need be, so that the many writes of a
 // stream do not set it each.
-func (w *response) arm() {
-	now, spare := time.Now(), w.timeout/8
+func (w *response) arm(now time.Time) {
+	spare := w.timeout / 8
 	if now.Sub(w.armed) < spare {
 		return
 	}
@@ -99,7 +111,7 @@ func (w *response) Write(p []byte) (int, error) {
 	if w.status == 0 {
 		w.status = http.StatusOK
 	}
-	w.arm()
+	w.arm(time.Now())
 	n, err := w.ResponseWriter.Write(p)
 	w.bytes += int64(n)
 	return n, err
@@ -110,7 +122,7 @@ func (w *response) FlushError() error {
 	if w.status == 0 {
 		w.status = http.StatusOK
 	}
-	w.arm()
+	w.arm(time.Now())
 	return w.rc.Flush()
 }
 

@@ -3,7 +3,6 @@ package server
 import (
 	"errors"
 	"fmt"
-	"maps"
 	"net/http"
 	"runtime/debug"
 
@@ -11,20 +10,26 @@ import (
 )
 
 // secureHeaders are shared by all answers: Set and Add of a header leave the old value as it is.
-var secureHeaders = http.Header{
-	"X-Content-Type-Options":       {"nosniff"},
-	"X-Frame-Options":              {"DENY"},
-	"Referrer-Policy":              {"no-referrer"},
-	"Cross-Origin-Resource-Policy": {"same-origin"},
-	"Content-Security-Policy":      {"default-src 'none'; frame-ancestors 'none'"},
-	"Cache-Control":                {"no-store"},
+var secureHeaders = []struct {
+	name  string // in its canonical form
+	value []string
+}{
+	{"X-Content-Type-Options", []string{"nosniff"}},
+	{"X-Frame-Options", []string{"DENY"}},
+	{"Referrer-Policy", []string{"no-referrer"}},
+	{"Cross-Origin-Resource-Policy", []string{"same-origin"}},
+	{"Content-Security-Policy", []string{"default-src 'none'; frame-ancestors 'none'"}},
+	{"Cache-Control", []string{"no-store"}},
 }
 
 // secure sets headers that keep browsers from guessing types, framing pages and sharing answers. Pages of ours replace
 // the content security policy with their own.
 func (s *Server) secure(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		maps.Copy(w.Header(), secureHeaders)
+		header := w.Header()
+		for _, h := range secureHeaders {
+			header[h.name] = h.value
+		}
 		next.ServeHTTP(w, r)
 	})
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -134,6 +135,7 @@ type Server struct {
 	work    *drainer // counts running generations, refuses new ones while draining
 	ready   atomic.Bool
 	router  *chi.Mux
+	places  sync.Pool // of *chi.Context
 }
 
 // New makes a Server. It is not ready until SetReady.
@@ -147,33 +149,34 @@ func New(eng engine.Engine, cfg Config, log zerolog.Logger) (*Server, error) {
 	s := &Server{eng: eng, cfg: cfg.withDefaults(), log: log, keys: hashKeys(cfg.Keys), work: newDrainer()}
 	s.metrics = newMetrics(s)
 	s.router = s.routes()
+	s.places.New = func() any { return chi.NewRouteContext() }
 	return s, nil
 }
 
 // Handler serves all routes, also below RootPath.
 func (s *Server) Handler() http.Handler {
+	handle := http.HandlerFunc(s.handle)
 	if s.cfg.RootPath == "" {
-		return s.router
+		return handle
 	}
-	below := http.StripPrefix(s.cfg.RootPath, s.router)
+	below := http.StripPrefix(s.cfg.RootPath, handle)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if strings.HasPrefix(r.URL.Path, s.cfg.RootPath+"/") {
 			below.ServeHTTP(w, r)
 			return
 		}
-		s.router.ServeHTTP(w, r)
+		handle(w, r)
 	})
 }
 
 // SetReady says whether /ready answers 200.
 func (s *Server) SetReady(ready bool) { s.ready.Store(ready) }
 
-// routes lists every route. Middleware runs for unknown routes too, in this order.
+// routes lists every route. Middleware runs for unknown routes too, in this order, and finds the info record that handle made.
 func (s *Server) routes() *chi.Mux {
 	r := chi.NewRouter()
 	r.Use(
 		middleware.GetHead, // HEAD where there is GET
-		s.requestID,        // makes the info record that all later ones use
 		s.observe,          // access log and HTTP metrics
 		s.recoverer,        // inside observe, so that a panic's 500 is logged and counted
 		s.limits,           // time limits of body and writes, size of the body

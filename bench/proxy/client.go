@@ -48,14 +48,6 @@ func newResult(n int, stream bool) *result {
 	return r
 }
 
-// answered is how many answers have arrived, with the parts of those that have not ended.
-func (r *result) answered(stream bool) float64 {
-	if stream {
-		return float64(len(r.chunks)) / streamSize
-	}
-	return float64(len(r.latencies))
-}
-
 func percentile(list []time.Duration, p float64) time.Duration {
 	if len(list) == 0 {
 		return 0
@@ -184,32 +176,36 @@ func (c *client) open(ctx context.Context, rate float64, during time.Duration) (
 	return r, nil
 }
 
-// saturate keeps that many requests under way for a time, or longer until there are answers, and returns how many came each
-// second of its second half.
-func (c *client) saturate(ctx context.Context, requests int, during time.Duration) (perSecond float64, err error) {
+// saturate keeps that many requests under way for a time, or longer until there are answers. It returns how many came each
+// second of its second half, and the median of how long they took or, in streams, of how long their chunks did.
+func (c *client) saturate(ctx context.Context, requests int, during time.Duration) (perSecond float64, took time.Duration, err error) {
 	r := newResult(0, c.load.stream)
+	times, each := &r.latencies, 1.0
+	if c.load.stream {
+		times, each = &r.chunks, streamSize
+	}
 	begin := time.Now()
 	var half time.Time
-	var before float64
+	var before int
 	for now := begin; perSecond == 0 || c.busy > 0; now = time.Now() {
-		answered := r.answered(c.load.stream)
 		switch {
 		case perSecond > 0: // the rest is waited for
 		case half.IsZero() && now.Sub(begin) >= during/2:
-			half, before = now, answered
-		case !half.IsZero() && now.Sub(half) >= during/2 && answered > before:
-			perSecond = (answered - before) / now.Sub(half).Seconds()
+			half, before = now, len(*times)
+		case !half.IsZero() && now.Sub(half) >= during/2 && len(*times) > before:
+			perSecond = float64(len(*times)-before) / each / now.Sub(half).Seconds()
+			took = percentile((*times)[before:], 0.5)
 		}
 		for perSecond == 0 && c.busy < requests {
 			if err := c.send(now, r); err != nil {
-				return 0, err
+				return 0, 0, err
 			}
 		}
 		if c.busy > 0 {
 			if err := errors.Join(ctx.Err(), c.receive(patience, r)); err != nil {
-				return 0, err
+				return 0, 0, err
 			}
 		}
 	}
-	return perSecond, nil
+	return perSecond, took, nil
 }

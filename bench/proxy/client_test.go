@@ -84,8 +84,8 @@ func TestMockAnswers(t *testing.T) {
 					t.Errorf("something took %v of %v in all", d, took)
 				}
 			}
-			if n, err := c.saturate(t.Context(), 8, 50*time.Millisecond); err != nil || n <= 0 {
-				t.Errorf("%v answers a second, %v", n, err)
+			if n, took, err := c.saturate(t.Context(), 8, 50*time.Millisecond); err != nil || n <= 0 || took <= 0 {
+				t.Errorf("%v answers a second of %v each, %v", n, took, err)
 			}
 		})
 	}

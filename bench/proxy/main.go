@@ -21,12 +21,13 @@ import (
 func main() {
 	var o options
 	flag.StringVar(&o.program, "pagoda", "bin/pagoda", "the program to measure")
+	flag.StringVar(&o.before, "before", "", "an older program to measure beside it, in the same rounds")
 	flag.StringVar(&o.nginx, "nginx", "nginx", "nginx's program, the yardstick where it is installed")
 	flag.StringVar(&o.loads, "loads", "", "comma-separated names of the loads to measure; all if empty")
 	flag.DurationVar(&o.during, "time", 2*time.Second, "length of each measurement")
 	flag.IntVar(&o.rounds, "rounds", 5, "rounds in which the targets take turns")
 	flag.IntVar(&o.tries, "tries", 2, "how often a measurement is taken at most, when other programs disturb it")
-	flag.IntVar(&o.clients, "clients", 512, "requests at once that saturate a target")
+	flag.IntVar(&o.clients, "clients", 256, "requests at once that saturate a target; a quarter as many streams to begin with")
 	flag.StringVar(&o.commit, "commit", "unknown", "commit of the program")
 	flag.StringVar(&o.write, "write", "", "file with the markers of bench-proxy, to write the table to")
 	isMock := flag.Bool("mock", false, "be the mock upstream")
@@ -49,9 +50,9 @@ func fail(err error) {
 }
 
 type options struct {
-	program, nginx, commit, write, loads string
-	during                               time.Duration
-	rounds, clients, tries               int
+	program, before, nginx, commit, write, loads string
+	during                                       time.Duration
+	rounds, clients, tries                       int
 }
 
 // chosen are the loads that o asks for.
@@ -181,11 +182,18 @@ func (p *processes) targets(ctx context.Context, o options) ([]*target, error) {
 		return nil, err
 	}
 	out := []*target{{"direct", upstream, func() []int { return []int{os.Getpid(), mock.Process.Pid} }}}
-	pagoda, err := p.pagoda(ctx, o.program, upstream)
+	pagoda, err := p.pagoda(ctx, "Pagoda", o.program, upstream)
 	if err != nil {
 		return nil, err
 	}
 	out = append(out, pagoda)
+	if o.before != "" {
+		before, err := p.pagoda(ctx, "before", o.before, upstream)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, before)
+	}
 	nginx, err := p.nginx(ctx, o.nginx, upstream)
 	switch {
 	case errors.Is(err, errNoNginx):
@@ -198,13 +206,25 @@ func (p *processes) targets(ctx context.Context, o options) ([]*target, error) {
 	return out, nil
 }
 
-func saturate(ctx context.Context, t *target, l load, o options) (perSecond float64, err error) {
+// saturate finds how many answers a second a target gives at most. Streams become more until half of their chunks come later than
+// the next one is written: beyond that chunks are passed on many at a time, which costs less than any stream that is in time.
+func saturate(ctx context.Context, t *target, l load, o options) (most float64, err error) {
 	c, err := newClient(t.addr, l)
 	if err != nil {
 		return 0, err
 	}
 	defer c.close()
-	return c.saturate(ctx, o.clients, o.during)
+	if !l.stream {
+		most, _, err = c.saturate(ctx, o.clients, o.during)
+		return most, err
+	}
+	for n := o.clients / 4; ; n += n / 3 {
+		perSecond, late, err := c.saturate(ctx, n, o.during/4)
+		if err != nil || late > chunkGap && most > 0 {
+			return most, err
+		}
+		most = max(most, perSecond)
+	}
 }
 
 // measure takes one round, and takes it once more if other programs than ours, whose pids are given, disturb it.

@@ -35,7 +35,7 @@ type processes struct {
 func (p *processes) start(name string, args ...string) (*exec.Cmd, error) {
 	cmd := exec.Command(name, args...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	log, err := os.Create(filepath.Join(p.dir, filepath.Base(name)+".log"))
+	log, err := os.Create(filepath.Join(p.dir, fmt.Sprintf("%d-%s.log", len(p.cmds), filepath.Base(name))))
 	if err != nil {
 		return nil, err
 	}
@@ -97,7 +97,7 @@ func answers(ctx context.Context, addr netip.AddrPort, path string) error {
 	}
 }
 
-func (p *processes) pagoda(ctx context.Context, program string, upstream netip.AddrPort) (*target, error) {
+func (p *processes) pagoda(ctx context.Context, name, program string, upstream netip.AddrPort) (*target, error) {
 	addr, err := freeAddr()
 	if err != nil {
 		return nil, err
@@ -107,7 +107,7 @@ func (p *processes) pagoda(ctx context.Context, program string, upstream netip.A
 	if err != nil {
 		return nil, err
 	}
-	return &target{"Pagoda", addr, func() []int { return []int{cmd.Process.Pid} }}, answers(ctx, addr, "/ready")
+	return &target{name, addr, func() []int { return []int{cmd.Process.Pid} }}, answers(ctx, addr, "/ready")
 }
 
 const nginxConf = `

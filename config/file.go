@@ -156,6 +156,8 @@ func (l *loader) pairs(file string, top *yaml.Node) {
 		switch {
 		case name == "models" && l.entry == "":
 			l.models(file, place, value)
+		case slices.Contains(plugins, name):
+			l.plugin(file, name, place, value)
 		case o == nil && !l.isIdle(place, key.Value, scalar(value)):
 			l.unknown(place, key.Value)
 		case o == nil:
@@ -168,6 +170,29 @@ func (l *loader) pairs(file string, top *yaml.Node) {
 			l.node(o, place, value)
 		}
 	}
+}
+
+// plugin reads one of the maps that are plugins.
+func (l *loader) plugin(file, name, place string, n *yaml.Node) {
+	if isNull(n) {
+		return
+	}
+	if n.Kind != yaml.MappingNode {
+		l.fail(place, "%s: must be a map", name)
+		return
+	}
+	flat := yaml.Node{Kind: yaml.MappingNode, Line: n.Line}
+	content, err := merged(n, 0)
+	if err != nil {
+		l.fail(place, "%s: %w", name, err)
+		return
+	}
+	for i := 0; i < len(content); i += 2 {
+		key := *resolved(content[i])
+		key.Value = name + "." + key.Value
+		flat.Content = append(flat.Content, &key, content[i+1])
+	}
+	l.pairs(file, &flat)
 }
 
 // resolved is what an alias stands for.

@@ -98,7 +98,7 @@ func (c *LlamaFactory) options() []*Option {
 		{Name: "stage", target: &c.Stage, Default: "sft", Choices: []string{"pt", "sft", "rm", "ppo", "dpo", "kto"}, Group: model,
 			Commands: all, Backends: "native", Help: "how the model was trained, which makes no difference; rm, a reward model, " +
 				"is refused by this version"},
-		{Name: "finetuning_type", target: &c.FinetuningType, Default: "lora", Choices: []string{"lora", "oft", "freeze", "full"},
+		{Name: "finetuning_type", Aliases: []string{"peft_config.name"}, target: &c.FinetuningType, Default: "lora", Choices: []string{"lora", "oft", "freeze", "full"},
 			Group: model, Commands: all, Backends: "native", Help: "with lora adapter_name_or_path may be given; with the others it is refused"},
 		{Name: "adapter_folder", target: &c.AdapterFolder, Group: model, Commands: all, Backends: "native",
 			Help: "folder inside each adapter's folder that holds it"},
@@ -145,46 +145,59 @@ func (c *LlamaFactory) validate(all *Config, bad report) {
 // note is a key that is known and has no effect, with the reason.
 type note struct{ name, kind, why string }
 
+const (
+	mediaNote  = "our own engine takes no media; in front of another server they go through as they are"
+	exportNote = "this version exports no checkpoints"
+	ktNote     = "KTransformers is SGLang with --kt-* now; see kt_weight_path and kt_method"
+)
+
 // noted are keys of LlamaFactory's inference that have no effect here.
 var noted = []note{
 	{"low_cpu_mem_usage", "bool", "weights are packed one by one, never two copies at once"},
 	{"offload_folder", "text", "mmap uses the checkpoint's own files for weights that memory does not hold"},
 	{"use_kt", "bool", "infer_backend says so"},
-	{"kt_optimize_rule", "text", "KTransformers is SGLang with --kt-* now; see kt_weight_path and kt_method"},
-	{"kt_config", "any", "KTransformers is SGLang with --kt-* now; see kt_weight_path and kt_method"},
-	{"kt_mode", "text", "KTransformers is SGLang with --kt-* now"},
-	{"mode", "text", "KTransformers is SGLang with --kt-* now"},
+	{"kt_optimize_rule", "text", ktNote},
+	{"kt_config", "any", ktNote},
+	{"kt_mode", "text", ktNote},
+	{"mode", "text", ktNote},
 	{"kt_force_think", "bool", "the chat template decides; see enable_thinking"},
 	{"flash_attn", "text", "the native engine has one attention"},
 	{"use_unsloth", "bool", "the native engine has its own kernels"},
+	{"kernel_config", "any", "the native engine has its own kernels"},
+	{"init_config", "any", "weights are packed one by one, never two copies at once"},
+	{"model_class", "text", "the checkpoint says what it is"},
 	{"mixture_of_depths", "text", "no such model is known"},
 	{"train_from_scratch", "bool", "weights come from the checkpoint; load_format: dummy makes random ones"},
 	{"max_length", "int", "max_model_len bounds prompt and answer, max_tokens the answer"},
 	{"quantization_type", "text", "it is about bnb, which is refused"},
 	{"double_quantization", "bool", "it is about bnb, which is refused"},
 	{"quantization_device_map", "text", "there is one device"},
-	{"image_max_pixels", "int", "media are not supported"},
-	{"image_min_pixels", "int", "media are not supported"},
-	{"video_max_pixels", "int", "media are not supported"},
-	{"video_min_pixels", "int", "media are not supported"},
-	{"video_fps", "number", "media are not supported"},
-	{"video_maxlen", "int", "media are not supported"},
-	{"image_do_pan_and_scan", "bool", "media are not supported"},
-	{"crop_to_patches", "bool", "media are not supported"},
-	{"use_audio_in_video", "bool", "media are not supported"},
-	{"audio_sampling_rate", "int", "media are not supported"},
+	{"image_max_pixels", "int", mediaNote},
+	{"image_min_pixels", "int", mediaNote},
+	{"video_max_pixels", "int", mediaNote},
+	{"video_min_pixels", "int", mediaNote},
+	{"video_fps", "number", mediaNote},
+	{"video_maxlen", "int", mediaNote},
+	{"image_do_pan_and_scan", "bool", mediaNote},
+	{"crop_to_patches", "bool", mediaNote},
+	{"use_audio_in_video", "bool", mediaNote},
+	{"audio_sampling_rate", "int", mediaNote},
 	{"cutoff_len", "int", "it is about training data; max_model_len bounds prompt and answer"},
 	{"create_new_adapter", "bool", "it is about training"},
-	{"export_dir", "text", "it is for pagoda export"},
-	{"export_size", "int", "it is for pagoda export"},
-	{"export_device", "text", "it is for pagoda export"},
-	{"export_legacy_format", "bool", "it is for pagoda export"},
-	{"export_hub_model_id", "text", "it is for pagoda export"},
-	{"export_quantization_bit", "int", "it is for pagoda export"},
-	{"export_quantization_dataset", "text", "it is for pagoda export"},
-	{"export_quantization_nsamples", "int", "it is for pagoda export"},
-	{"export_quantization_maxlen", "int", "it is for pagoda export"},
+	{"export_dir", "text", exportNote},
+	{"export_size", "int", exportNote},
+	{"export_device", "text", exportNote},
+	{"export_legacy_format", "bool", exportNote},
+	{"export_hub_model_id", "text", exportNote},
+	{"export_quantization_bit", "int", exportNote},
+	{"export_quantization_dataset", "text", exportNote},
+	{"export_quantization_nsamples", "int", exportNote},
+	{"export_quantization_maxlen", "int", exportNote},
 }
+
+// plugins are maps of LlamaFactory's v1 whose keys are options of their own, as far as they count here: aliases such as
+// peft_config.adapter_name_or_path. The rest of them has no effect.
+var plugins = []string{"peft_config", "quant_config"}
 
 // renamed are old names of LlamaFactory's keys, which itself no longer knows them.
 var renamed = map[string]string{
@@ -196,11 +209,11 @@ var renamed = map[string]string{
 var environmentNotes = map[string]string{
 	"MAX_CONCURRENT":        "requests run together, see max_num_seqs",
 	"API_VERBOSE":           "prompts are never logged, see access_log",
-	"SAFE_MEDIA_PATH":       "media are not supported",
-	"ALLOW_LOCAL_FILES":     "media are not supported",
-	"IMAGE_PLACEHOLDER":     "media are not supported",
-	"VIDEO_PLACEHOLDER":     "media are not supported",
-	"AUDIO_PLACEHOLDER":     "media are not supported",
+	"SAFE_MEDIA_PATH":       mediaNote,
+	"ALLOW_LOCAL_FILES":     mediaNote,
+	"IMAGE_PLACEHOLDER":     mediaNote,
+	"VIDEO_PLACEHOLDER":     mediaNote,
+	"AUDIO_PLACEHOLDER":     mediaNote,
 	"DISABLE_VERSION_CHECK": "there are no versions of packages to check",
 	"FORCE_CHECK_IMPORTS":   "there are no packages to check",
 }

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"errors"
 	"slices"
 	"strings"
 	"testing"
@@ -119,7 +120,7 @@ func TestTrainingFile(t *testing.T) {
 		t.Fatalf("warnings %q", r.Warnings)
 	}
 	r.Warnings = r.Warnings[1:]
-	for _, key := range []string{"do_train", "deepspeed", "learning_rate", "cutoff_len (", "image_max_pixels (media are not supported)",
+	for _, key := range []string{"do_train", "deepspeed", "learning_rate", "cutoff_len (", "image_max_pixels (our own engine takes no media",
 		"lr_scheduler_kwargs", "resume_from_checkpoint"} {
 		if !strings.Contains(r.Warnings[0], key) {
 			t.Errorf("%q is not told in %q", key, r.Warnings[0])
@@ -129,6 +130,53 @@ func TestTrainingFile(t *testing.T) {
 		if strings.Contains(r.Warnings[0], key) {
 			t.Errorf("%s has an effect, but %q", key, r.Warnings[0])
 		}
+	}
+}
+
+// TestV1File: LlamaFactory's v1 has other names, and maps of options: what of these counts is heeded, the rest told.
+func TestV1File(t *testing.T) {
+	file := write(t, "v1.yaml", `model: Qwen/Qwen3-0.6B
+model_class: llm
+template: qwen3_nothink
+kernel_config: {name: auto}
+peft_config:
+  name: lora
+  r: 16
+  adapter_name_or_path: [out/a, out/b]
+quant_config:
+  name: auto
+  quantization_bit: 8
+dist_config:
+  name: fsdp2
+init_config: null
+train_dataset: data/v1_sft_demo.yaml
+micro_batch_size: 1
+sample_backend: hf
+max_new_tokens: 128
+`)
+	r, err := Load("serve", []string{file, "peft_config.lora_alpha=32"}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r.ModelNameOrPath != "Qwen/Qwen3-0.6B" || !slices.Equal(r.AdapterNameOrPath, []string{"out/a", "out/b"}) || r.QuantizationBit != 8 ||
+		r.MaxTokens != 128 || r.Proxied() || r.Source("adapter_name_or_path") != "v1.yaml:8" {
+		t.Errorf("%+v, adapters from %s", r.Config, r.Source("adapter_name_or_path"))
+	}
+	const idle = "without effect on pagoda serve: model_class (the checkpoint says what it is), kernel_config (the native engine has its own kernels), " +
+		"peft_config.r, dist_config, init_config (weights are packed one by one, never two copies at once), train_dataset, micro_batch_size, peft_config.lora_alpha"
+	if !slices.Equal(r.Warnings, []string{idle}) {
+		t.Errorf("warnings %q", r.Warnings)
+	}
+	_, err = Load("serve", []string{write(t, "bad.yaml", "model: m\npeft_config:\n  name: freeze\n  adapter_name_or_path: a\nquant_config:\n  name: bnb\n  quantization_bit: 4\n"),
+		"quant_config.quantization_bit=x"}, nil)
+	for _, want := range []string{"bad.yaml:4, bad.yaml:3: adapter_name_or_path: adapters go with finetuning_type lora, not freeze",
+		"bad.yaml:6: quantization_method: bnb is not supported", `argument quant_config.quantization_bit: "x" is not a whole number`} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("error %v, want %q", err, want)
+		}
+	}
+	if _, err := Load("serve", []string{write(t, "list.yaml", "peft_config: [a]\n")}, nil); err == nil || !strings.Contains(err.Error(), "list.yaml:1: peft_config: must be a map") {
+		t.Errorf("a list: %v", err)
 	}
 }
 
@@ -199,5 +247,27 @@ func TestAdapterFolder(t *testing.T) {
 	}
 	if got, err := r.Adapters(); err != nil || got[0] != (Adapter{"n", "a/best"}) || got[1] != (Adapter{"b", "b/best"}) {
 		t.Errorf("%v, %v", got, err)
+	}
+}
+
+// TestFlagsListIdleKeys: the printed table has every key that is known, those without effect too.
+func TestFlagsListIdleKeys(t *testing.T) {
+	var all, ofServe strings.Builder
+	if err := errors.Join(PrintFlags(&all, ""), PrintFlags(&ofServe, "serve")); err != nil {
+		t.Fatal(err)
+	}
+	words := strings.Fields(all.String())
+	for _, n := range noted {
+		if !slices.Contains(words, "--"+n.name) || !strings.Contains(all.String(), n.why) {
+			t.Errorf("%s is not listed with its reason", n.name)
+		}
+	}
+	for name := range withoutEffect {
+		if !slices.Contains(words, name) {
+			t.Errorf("%s is not listed", name)
+		}
+	}
+	if strings.Contains(ofServe.String(), "learning_rate") {
+		t.Error("the help of serve lists keys that it does not heed")
 	}
 }

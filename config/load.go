@@ -125,8 +125,8 @@ func (l *loader) warnOfBackend() {
 		return // each entry does so
 	}
 	chosen := l.res.InferBackend
-	if chosen == "huggingface" {
-		chosen = "native"
+	if !l.res.Proxied() {
+		chosen = "native" // by another word
 	}
 	var idle []string
 	for _, o := range l.opts {
@@ -221,6 +221,9 @@ func idleKey(name string) (kind, why string) {
 		if n.name == name {
 			return n.kind, n.why
 		}
+	}
+	if plugin, _, isPath := strings.Cut(name, "."); isPath && slices.Contains(plugins, plugin) {
+		return "any", ""
 	}
 	return withoutEffect[name], ""
 }

@@ -58,7 +58,7 @@ func (c *Config) ownOptions() []*Option {
 				"the built-in model, with a URL the first one served"},
 		{Name: "served_model_name", target: &c.ServedModelName, Env: []string{"API_MODEL_NAME"}, Group: model,
 			Commands: all, Backends: "all", Help: "id that clients use; empty is the folder's name"},
-		{Name: "adapter_name_or_path", Aliases: []string{"lora_modules"}, target: &c.AdapterNameOrPath, Group: model,
+		{Name: "adapter_name_or_path", Aliases: []string{"lora_modules", "peft_config.adapter_name_or_path"}, target: &c.AdapterNameOrPath, Group: model,
 			Commands: all, Backends: "all", Help: "LoRA adapters, [name=]folder, separated by commas; " +
 				"a request chooses one by its model field"},
 		{Name: "generation_config", target: &c.GenerationConfig, Default: "auto", Choices: []string{"auto", "none"},
@@ -85,9 +85,9 @@ func (c *Config) ownOptions() []*Option {
 		{Name: "hf_overrides", target: &c.HFOverrides, Group: model, Commands: all, Backends: "native",
 			Help: "keys of config.json with other values than it has, as vLLM's option; null takes a key away"},
 
-		{Name: "infer_backend", target: &c.InferBackend, Default: "native", Choices: []string{"native", "huggingface",
+		{Name: "infer_backend", Aliases: []string{"sample_backend"}, target: &c.InferBackend, Default: "native", Choices: []string{"native", "huggingface", "hf",
 			"vllm", "sglang", "ktransformers"}, Group: engine, Commands: all, Backends: "all",
-			Help: "what computes: this program itself (huggingface is another word for it), or a server of the last three kinds, " +
+			Help: "what computes: this program itself (huggingface and hf are other words for it), or a server of the last three kinds, " +
 				"which is started unless upstream_url names running ones"},
 		{Name: "infer_dtype", Aliases: []string{"dtype"}, target: &c.InferDType, Default: "auto",
 			Choices: []string{"auto", "float16", "bfloat16", "float32"}, Group: engine, Commands: all,
@@ -96,10 +96,10 @@ func (c *Config) ownOptions() []*Option {
 			Choices: []string{"none", "linear", "dynamic", "yarn", "llama3"}, Group: engine,
 			Commands: all, Backends: "native", Help: "let the model take twice the tokens that it was first trained with, in place " +
 				"of the checkpoint's own rope scaling: the factor is 2, as LlamaFactory has it"},
-		{Name: "quantization_bit", target: &c.QuantizationBit, Max: 8, Group: engine, Commands: all, Backends: "native",
+		{Name: "quantization_bit", Aliases: []string{"quant_config.quantization_bit"}, target: &c.QuantizationBit, Max: 8, Group: engine, Commands: all, Backends: "native",
 			Help: "8 or 4: weights are rounded to that many bits when they are loaded, which takes a half or a quarter of the " +
 				"memory and reads it as much faster; 0: they are kept as they are"},
-		{Name: "quantization_method", target: &c.QuantizationMethod, Default: "auto",
+		{Name: "quantization_method", Aliases: []string{"quant_config.name"}, target: &c.QuantizationMethod, Default: "auto",
 			Choices: []string{"auto", "rtn", "bnb", "hqq", "eetq"}, Group: engine, Commands: all, Backends: "native",
 			Help: "rtn, which auto takes, is our own: to the nearest of whole numbers with a scale a row (8 bits) or a scale " +
 				"for each 64 weights (4 bits; 8 for embedding and output); the last three are refused by this version"},

@@ -3,6 +3,7 @@ package config
 import (
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -58,7 +59,7 @@ func (r *Result) print(w io.Writer, show func(*Option) bool) {
 	}
 }
 
-// PrintFlags writes the options that command heeds, all if it is "".
+// PrintFlags writes the options that command heeds; if it is "", all, and then the keys of LlamaFactory's files that have no effect.
 func PrintFlags(w io.Writer, command string) error {
 	group := ""
 	tw := tabwriter.NewWriter(w, 0, 4, 2, ' ', 0)
@@ -72,7 +73,32 @@ func PrintFlags(w io.Writer, command string) error {
 		}
 		fmt.Fprintf(tw, "  --%s\t%s\t%s\n", o.Name, o.Type(), o.describe(command == "" && o.Commands != all))
 	}
+	if command == "" {
+		printIdle(tw)
+	}
 	return tw.Flush()
+}
+
+// printIdle writes what is known and has no effect, with the reasons, and those about training without.
+func printIdle(w io.Writer) {
+	fmt.Fprintf(w, "\nWithout effect, told once in the log\n")
+	for _, n := range noted {
+		fmt.Fprintf(w, "  --%s\t%s\t%s\n", n.name, n.kind, n.why)
+	}
+	for _, name := range slices.Sorted(maps.Keys(environmentNotes)) {
+		fmt.Fprintf(w, "  %s\tvariable\t%s\n", name, environmentNotes[name])
+	}
+	fmt.Fprintf(w, "\nLikewise, about training, data and evaluation")
+	const width = 120
+	column := width
+	for _, name := range slices.Sorted(maps.Keys(withoutEffect)) {
+		if column += 1 + len(name); column > width {
+			fmt.Fprint(w, "\n ")
+			column = 2 + len(name)
+		}
+		fmt.Fprint(w, " ", name)
+	}
+	fmt.Fprintln(w)
 }
 
 // describe is the help text with what else one may want to know, the commands too if told.

@@ -14,7 +14,7 @@ import (
 // probes while models load: requests are Unavailable until the first Add. It is safe for concurrent use.
 type Router struct {
 	mu      sync.Mutex // guards engines and closed
-	engines []Engine
+	engines []Engine   // only appended to: what all returns may be read without mu
 	closed  bool
 }
 
@@ -54,7 +54,7 @@ func (r *Router) Add(e Engine) error {
 func (r *Router) all() []Engine {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return slices.Clone(r.engines)
+	return r.engines
 }
 
 func serves(e Engine, model string) bool {
@@ -67,14 +67,14 @@ func (r *Router) find(model string) (Engine, error) {
 	if len(engines) == 0 {
 		return nil, &Error{Code: Unavailable, Message: "the model is still loading", RetryAfter: loadingRetryAfter}
 	}
-	var names []string
 	for _, e := range engines {
-		for _, m := range e.Models() {
-			if m.ID == model {
-				return e, nil
-			}
-			names = append(names, m.ID)
+		if serves(e, model) {
+			return e, nil
 		}
+	}
+	var names []string
+	for _, m := range r.Models() {
+		names = append(names, m.ID)
 	}
 	return nil, &Error{Code: NotFound, Param: "model",
 		Message: "the model '" + model + "' does not exist; served are: " + strings.Join(names, ", ")}
@@ -91,8 +91,12 @@ func (r *Router) Generate(ctx context.Context, req *Request) iter.Seq2[Event, er
 
 // Models lists the models of all engines in the order they were added.
 func (r *Router) Models() []Model {
+	engines := r.all()
+	if len(engines) == 1 {
+		return engines[0].Models()
+	}
 	var out []Model
-	for _, e := range r.all() {
+	for _, e := range engines {
 		out = append(out, e.Models()...)
 	}
 	return out

@@ -127,12 +127,38 @@ type promptAnswer struct {
 }
 
 type choice struct {
-	text, reasoning strings.Builder
+	text, reasoning pieces
 	calls           []openapi.ToolCall
 	tokens          []int32
 	logprobs        []engine.Logprob
 	finish          engine.FinishReason
 	stop            *openapi.StopReason
+}
+
+// pieces joins texts. One that comes alone, as an upstream's whole answer does, is not copied.
+type pieces struct {
+	first string
+	all   strings.Builder // from the second one on
+}
+
+func (p *pieces) add(text string) {
+	switch {
+	case p.first == "":
+		p.first = text
+	case text != "":
+		if p.all.Len() == 0 {
+			p.all.WriteString(p.first)
+		}
+		p.all.WriteString(text)
+	}
+}
+
+// String returns what was added.
+func (p *pieces) String() string {
+	if p.all.Len() > 0 {
+		return p.all.String()
+	}
+	return p.first
 }
 
 // collect waits for the whole answer.
@@ -174,8 +200,8 @@ func (a *answer) add(req *engine.Request, ev *promptEvent) error {
 		return engine.Errorf(engine.Internal, "the engine sent choice %d of %d", ev.Index, len(p.choices))
 	}
 	c := &p.choices[ev.Index]
-	c.text.WriteString(ev.Text)
-	c.reasoning.WriteString(ev.Reasoning)
+	c.text.add(ev.Text)
+	c.reasoning.add(ev.Reasoning)
 	for _, d := range ev.ToolCalls {
 		if err := c.call(d); err != nil {
 			return err

@@ -77,15 +77,18 @@ func (c *checker) forward(b *openapi.ChatCompletionRequest) {
 	if !c.model.ForwardsUnknown {
 		return
 	}
-	if b.Unknown == nil {
-		b.Unknown = openapi.Unknown{}
+	pass := func(name string, value []byte) {
+		if b.Unknown == nil {
+			b.Unknown = openapi.Unknown{}
+		}
+		b.Unknown[name] = value
 	}
 	if f := b.ResponseFormat; f != nil {
-		b.Unknown["response_format"] = appendJSON(nil, f)
+		pass("response_format", appendJSON(nil, f))
 		b.ResponseFormat = nil
 	}
 	if e := b.ReasoningEffort; e != nil {
-		b.Unknown["reasoning_effort"] = quote(*e)
+		pass("reasoning_effort", quote(*e))
 		b.ReasoningEffort = nil
 	}
 }
@@ -203,7 +206,7 @@ func (c *checker) chat(messages []openapi.ChatMessage, t *openapi.Template) *eng
 		ContinueFinal: isTrue(t.ContinueFinalMessage),
 	}
 	for i := range messages {
-		chat.Messages[i] = c.message(fmt.Sprintf("messages[%d].", i), &messages[i])
+		chat.Messages[i] = c.message(messagePath(i), &messages[i])
 	}
 	if len(t.ChatTemplateKwargs) > maxTemplateArgs {
 		c.bad("chat_template_kwargs", "must not have more than %d entries", maxTemplateArgs)
@@ -218,6 +221,21 @@ func (c *checker) chat(messages []openapi.ChatMessage, t *openapi.Template) *eng
 		c.bad("continue_final_message", "needs an assistant's message with a content at the end")
 	}
 	return chat
+}
+
+// messagePaths are those of the messages of most conversations.
+var messagePaths = func() (paths [32]string) {
+	for i := range paths {
+		paths[i] = fmt.Sprintf("messages[%d].", i)
+	}
+	return paths
+}()
+
+func messagePath(i int) string {
+	if i < len(messagePaths) {
+		return messagePaths[i]
+	}
+	return fmt.Sprintf("messages[%d].", i)
 }
 
 // message checks one turn. path ends in a dot.
@@ -247,10 +265,13 @@ func (c *checker) message(path string, m *openapi.ChatMessage) engine.Message {
 	if !assistant {
 		c.assistantOnly(path, m)
 	}
-	if c.model.ForwardsUnknown && hasMedia(&m.Content) {
+	switch {
+	case m.Content.Parts == nil:
+		out.Content = m.Content.Text
+	case c.model.ForwardsUnknown && hasMedia(&m.Content):
 		out.Parts = c.mediaParts(path+"content", m.Content.Parts)
-	} else {
-		out.Content = c.content(path+"content", &m.Content, assistant)
+	default:
+		out.Content = c.content(path+"content", m.Content.Parts, assistant)
 	}
 	if out.Content == nil && out.Parts == nil && !assistant {
 		c.bad(path+"content", "is required")
@@ -292,15 +313,12 @@ func (c *checker) assistantOnly(path string, m *openapi.ChatMessage) {
 }
 
 // content joins the texts of a message.
-func (c *checker) content(path string, content *openapi.Content, assistant bool) *string {
-	if content.Parts == nil {
-		return content.Text
-	}
-	if len(content.Parts) == 0 {
+func (c *checker) content(path string, parts []openapi.ContentPart, assistant bool) *string {
+	if len(parts) == 0 {
 		c.bad(path, "must not be an empty list")
 	}
 	var b strings.Builder
-	for i, p := range content.Parts {
+	for i, p := range parts {
 		at := fmt.Sprintf("%s[%d].", path, i)
 		if text := c.part(at, &p, assistant); text != nil {
 			b.WriteString(*text)

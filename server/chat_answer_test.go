@@ -45,8 +45,9 @@ func chatCompletion(out *reply, a *answer, id string, created int64) *openapi.Ch
 func drawChoice(t *rapid.T, c *choice) {
 	text := rapid.OneOf(rapid.String(), rapid.StringMatching(`[a-z\n"\\ ]{0,40}`), rapid.Just(""), rapid.Just("a\xff\u2028<\x00"))
 	ids := rapid.SliceOfN(rapid.Int32Min(0), 0, 3)
-	c.text.WriteString(text.Draw(t, "text"))
-	c.reasoning.WriteString(text.Draw(t, "reasoning"))
+	c.text.add(text.Draw(t, "text"))
+	c.text.add(text.Draw(t, "more text"))
+	c.reasoning.add(text.Draw(t, "reasoning"))
 	for range rapid.IntRange(0, 2).Draw(t, "calls") {
 		c.calls = append(c.calls, openapi.ToolCall{ID: text.Draw(t, "id"), Type: "function",
 			Function: openapi.ToolCallFunction{Name: text.Draw(t, "name"), Arguments: text.Draw(t, "arguments")}})

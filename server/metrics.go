@@ -34,8 +34,19 @@ type metrics struct {
 	modelReqs    *prometheus.CounterVec // model, "other" beyond the bound
 
 	mu     sync.Mutex                    // guards all below
+	http   map[httpKey]httpSeries        // children of httpRequests and httpDuration
 	models map[string]*modelMetrics      // by base model
 	reqs   map[string]prometheus.Counter // children of modelReqs
+}
+
+type httpKey struct {
+	route, method string
+	status        int
+}
+
+type httpSeries struct {
+	requests prometheus.Counter
+	duration prometheus.Observer
 }
 
 func newMetrics(s *Server) *metrics {
@@ -56,6 +67,7 @@ func newMetrics(s *Server) *metrics {
 		modelReqs: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "pagoda_model_requests_total",
 			Help: "Generations by the model or adapter named in the request; \"other\" beyond a bound."},
 			[]string{"model"}),
+		http:   map[httpKey]httpSeries{},
 		models: map[string]*modelMetrics{},
 		reqs:   map[string]prometheus.Counter{},
 	}
@@ -93,8 +105,20 @@ func (m *metrics) handler() http.Handler {
 }
 
 func (m *metrics) request(route, method string, status int, took time.Duration) {
-	m.httpRequests.WithLabelValues(route, method, strconv.Itoa(status)).Inc()
-	m.httpDuration.WithLabelValues(route).Observe(took.Seconds())
+	s := m.httpSeries(httpKey{route, method, status})
+	s.requests.Inc()
+	s.duration.Observe(took.Seconds())
+}
+
+func (m *metrics) httpSeries(key httpKey) httpSeries {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	s, ok := m.http[key]
+	if !ok {
+		s = httpSeries{m.httpRequests.WithLabelValues(key.route, key.method, strconv.Itoa(key.status)), m.httpDuration.WithLabelValues(key.route)}
+		m.http[key] = s
+	}
+	return s
 }
 
 func (m *metrics) failed(c engine.Code) {
@@ -106,13 +130,19 @@ func (m *metrics) failed(c engine.Code) {
 
 // model returns the series of the base model that serves id, nil if id is not served: a client cannot make series up.
 func (m *metrics) model(id string) *modelMetrics {
+	m.mu.Lock()
+	mm := m.models[id]
+	m.mu.Unlock()
+	if mm != nil { // base models stay, unlike adapters
+		return mm
+	}
 	base, found := findBase(m.s.eng.Models(), id)
 	if !found {
 		return nil
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	mm := m.models[base.ID]
+	mm = m.models[base.ID]
 	if mm == nil {
 		mm = newModelMetrics(base)
 		m.registry.MustRegister(mm)

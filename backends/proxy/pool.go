@@ -326,6 +326,8 @@ func (p *pool) watch(ctx context.Context, r *replica) {
 				p.prepare(ctx, r, n)
 			}
 			p.setUp(r, n)
+		case lacks(err): // which says nothing about the upstream
+			wait = min(2*wait, p.times.Probe, maxProbeDown)
 		default:
 			misses++
 			p.mu.Lock()

@@ -8,6 +8,7 @@ import (
 	"iter"
 	"slices"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -248,6 +249,12 @@ func (e *Engine) generate(ctx context.Context, req *engine.Request, yield func(e
 		if _, stale = errors.AsType[*staleError](err); !stale {
 			avoid = append(avoid, r)
 		}
+		if lacks(err) {
+			select {
+			case <-time.After(lackPause): // other requests end meanwhile
+			case <-ctx.Done():
+			}
+		}
 		e.cfg.Metrics.retries.WithLabelValues(e.name).Inc()
 		e.cfg.Log.Warn().Str("request_id", req.ID).Str("model", e.name).Str("upstream", r.id).Err(err).
 			Msg("sending the request again")
@@ -286,9 +293,21 @@ func (e *Engine) try(ctx context.Context, r *replica, fresh bool, enc *encoded, 
 
 var errClosed = errors.New("the engine was closed")
 
+// lackPause is how long a request waits that met a lack of something.
+const lackPause = 200 * time.Millisecond
+
+// lacks says that this program or its machine has run out of something that a connection needs, such as files: no upstream's fault.
+func lacks(err error) bool {
+	return slices.ContainsFunc([]error{syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, syscall.EADDRNOTAVAIL},
+		func(lack error) bool { return errors.Is(err, lack) })
+}
+
 // classify says whose fault an error is.
 func classify(err error) (string, outcome) {
 	if _, ok := errors.AsType[*notSentError](err); ok {
+		if lacks(err) {
+			return outcomeBroken, neither
+		}
 		return outcomeBroken, broken
 	}
 	if _, ok := errors.AsType[*brokenError](err); ok {

@@ -37,6 +37,8 @@ func serve(cfg *config.Result) error {
 	}
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	// Who reads the log may end before us: its lines are lost then, and nothing else. Ignored, the signal would be to our children too.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 	router := &engine.Router{}
 	upstreams := proxy.NewMetrics()
 	models := []config.Config{cfg.Config}

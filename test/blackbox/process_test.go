@@ -23,6 +23,7 @@ type process struct {
 	key    string // sent where a test gives no other
 	client *http.Client
 	stdout bytes.Buffer // complete when ended is closed
+	stderr io.Closer
 	ended  chan struct{}
 	err    error // of Wait, set when ended is closed
 
@@ -43,6 +44,7 @@ func command(t testing.TB, env []string, args ...string) *process {
 	if err != nil {
 		t.Fatal(err)
 	}
+	p.stderr = stderr
 	s := start{p.cmd, make(chan error, 1)}
 	starts <- s
 	if err := <-s.err; err != nil {

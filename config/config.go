@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net"
@@ -254,6 +255,20 @@ func (c *Config) ModelID() string {
 		return c.ModelNameOrPath
 	}
 	return c.ChatModel
+}
+
+// Name is the id by which clients know the model: the one given, else the folder's name or the hub's id; "" where only loading tells.
+func (c *Config) Name() string {
+	if c.ServedModelName != "" || c.Attached() {
+		return cmp.Or(c.ServedModelName, c.ModelNameOrPath)
+	}
+	name := c.ModelNameOrPath
+	if _, err := os.Stat(name); err == nil || filepath.IsAbs(name) {
+		if abs, err := filepath.Abs(name); err == nil {
+			return filepath.Base(abs)
+		}
+	}
+	return name
 }
 
 // Adapter is an entry of adapter_name_or_path.

@@ -59,21 +59,23 @@ func (l *loader) name(names map[string]string) {
 	if c.Attached() && c.ServedModelName == "" && c.ModelNameOrPath == "" {
 		l.fail(l.entryPlace, "served_model_name: is required with upstream_url: beside other models its name must be known before its server is up")
 	}
-	take := func(option, name string) {
+	take := func(option, name, hint string) {
 		if other := names[name]; other != "" {
-			l.fail(l.res.Source(option), "%s: %s has the name %q already", option, other, name)
+			l.fail(l.res.Source(option), "%s: %s has the name %q already%s", option, other, name, hint)
 		}
 		names[name] = l.entry
 	}
 	if c.ServedModelName != "" {
-		take("served_model_name", c.ServedModelName)
+		take("served_model_name", c.ServedModelName, "")
+	} else if name := c.Name(); name != "" {
+		take("model_name_or_path", name, "; served_model_name gives another")
 	}
 	adapters, err := c.Adapters()
 	if err != nil {
 		return // which is reported
 	}
 	for _, a := range adapters {
-		take("adapter_name_or_path", a.Name)
+		take("adapter_name_or_path", a.Name, "")
 	}
 }
 

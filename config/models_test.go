@@ -74,11 +74,19 @@ func TestModelsErrors(t *testing.T) {
   - {infer_backend: vllm, upstream_url: http://h:1}
   - {served_model_name: x, adapter_name_or_path: b=/p}
   - {served_model_name: y, adapter_name_or_path: "a=/q,z=/q"}
+  - {model: /p/n}
+  - {model: /q/n, infer_backend: vllm}
+  - {model: org/n}
+  - {model: n, infer_backend: vllm, upstream_url: "http://h:1"}
+  - {model: org/n, infer_backend: sglang}
 `)
 	_, err = Load("serve", []string{file}, nil)
 	want := `e.yaml:3: models[1]: served_model_name: is required with upstream_url: beside other models its name must be known before its server is up
 e.yaml:4: models[2]: served_model_name: models[0] has the name "x" already
-e.yaml:5: models[3]: adapter_name_or_path: models[0] has the name "a" already`
+e.yaml:5: models[3]: adapter_name_or_path: models[0] has the name "a" already
+e.yaml:7: models[5]: model_name_or_path: models[4] has the name "n" already; served_model_name gives another
+e.yaml:9: models[7]: model_name_or_path: models[5] has the name "n" already; served_model_name gives another
+e.yaml:10: models[8]: model_name_or_path: models[6] has the name "org/n" already; served_model_name gives another`
 	if err == nil || err.Error() != want {
 		t.Errorf("got\n%v\nwant\n%s", err, want)
 	}

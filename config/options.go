@@ -57,7 +57,7 @@ func (c *Config) ownOptions() []*Option {
 			Backends: "all", Help: "folder of the checkpoint or its id on a hub, with url or upstream_url the id of a model there; empty is " +
 				"the built-in model, with a URL the first one served"},
 		{Name: "served_model_name", target: &c.ServedModelName, Env: []string{"API_MODEL_NAME"}, Group: model,
-			Commands: all, Backends: "all", Help: "id that clients use; empty is the folder's name"},
+			Commands: all, Backends: "all", Help: "id that clients use; empty is the folder's name, or the id on a hub"},
 		{Name: "adapter_name_or_path", Aliases: []string{"lora_modules", "peft_config.adapter_name_or_path"}, target: &c.AdapterNameOrPath, Group: model,
 			Commands: all, Backends: "all", Help: "LoRA adapters, [name=]folder, separated by commas; " +
 				"a request chooses one by its model field"},

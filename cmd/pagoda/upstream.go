@@ -5,7 +5,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 
@@ -133,7 +135,11 @@ func newProxy(ctx context.Context, cfg *config.Config, noWait bool, metrics *pro
 	if p.Spawn, err = kind.spawn(o); err != nil {
 		return nil, err
 	}
-	return proxy.New(ctx, p)
+	e, err := proxy.New(ctx, p)
+	if errors.Is(err, exec.ErrNotFound) || errors.Is(err, fs.ErrNotExist) {
+		err = fmt.Errorf("%w: install %s, or name the program that starts it in upstream_command", err, p.Dialect.Title)
+	}
+	return e, err
 }
 
 // checkUpstreams reports what the backend finds wrong with what it is told, before anything starts.
@@ -173,10 +179,7 @@ func named(option string, err error) error {
 // spawnOptions are those of a server that is started.
 func spawnOptions(cfg *config.Config, kind *upstreamKind) (proxy.ServerOptions, error) {
 	o := kind.options(cfg)
-	o.Name = cfg.ServedModelName
-	if o.Name == "" {
-		o.Name = filepath.Base(filepath.Clean(cfg.ModelNameOrPath))
-	}
+	o.Name = cfg.Name()
 	var err error
 	o.Adapters, err = upstreamAdapters(cfg)
 	return o, err

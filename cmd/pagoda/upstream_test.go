@@ -191,18 +191,30 @@ func TestCommandLinesRefused(t *testing.T) {
 	}
 }
 
+// TestProgramMissing: a server that is not installed is told in words.
+func TestProgramMissing(t *testing.T) {
+	cfg, err := config.Load("serve", []string{"infer_backend=sglang", "model=/m", "upstream_command=no-such-program-anywhere"}, []string{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = newProxy(t.Context(), &cfg.Config, false, proxy.NewMetrics(), zerolog.Nop())
+	if err == nil || !strings.Contains(err.Error(), "install SGLang, or name the program that starts it in upstream_command") {
+		t.Error(err)
+	}
+}
+
 // TestExampleFilesStart: LlamaFactory's example files for serving, with each backend, start a server.
 func TestExampleFilesStart(t *testing.T) {
 	t.Setenv("CUDA_VISIBLE_DEVICES", "")
 	const model = "Qwen/Qwen3-4B-Instruct-2507"
 	for name, tc := range map[string]struct{ text, want string }{
 		"qwen3.yaml": {"model_name_or_path: " + model + "\ntemplate: qwen3_nothink\ninfer_backend: vllm  # choices: [huggingface, vllm]\ntrust_remote_code: true\n",
-			"vllm serve " + model + " --served-model-name Qwen3-4B-Instruct-2507 --dtype auto --gpu-memory-utilization 0.9 --trust-remote-code" + vllmEnd},
+			"vllm serve " + model + " --served-model-name " + model + " --dtype auto --gpu-memory-utilization 0.9 --trust-remote-code" + vllmEnd},
 		"qwen3_lora_sft.yaml": {"model_name_or_path: " + model + "\nadapter_name_or_path: saves/qwen3-4b/lora/sft\ntemplate: qwen3_nothink\ninfer_backend: sglang\ntrust_remote_code: true\n",
-			"python3 -m sglang.launch_server --model-path " + model + " --served-model-name Qwen3-4B-Instruct-2507 --dtype auto --trust-remote-code" +
+			"python3 -m sglang.launch_server --model-path " + model + " --served-model-name " + model + " --dtype auto --trust-remote-code" +
 				` --enable-lora --lora-paths {"lora_name":"sft","lora_path":"saves/qwen3-4b/lora/sft","pinned":false} --max-loras-per-batch 2 --lora-backend triton` + sglangEnd},
 		"eager.yaml": {"model_name_or_path: " + model + "\ntemplate: qwen3\ninfer_backend: vllm\nvllm_enforce_eager: true\nvllm_config:\n  max_num_seqs: 16\n  quantization: fp8\n",
-			"vllm serve " + model + " --served-model-name Qwen3-4B-Instruct-2507 --dtype auto --gpu-memory-utilization 0.9 --enforce-eager" +
+			"vllm serve " + model + " --served-model-name " + model + " --dtype auto --gpu-memory-utilization 0.9 --enforce-eager" +
 				" --enable-prompt-tokens-details --max-num-seqs 16 --quantization fp8 --uds /run/s"},
 	} {
 		file := filepath.Join(t.TempDir(), name)

@@ -3,6 +3,7 @@
 package jsonstring
 
 import (
+	"bytes"
 	"encoding/binary"
 
 	"github.com/go-json-experiment/json/jsontext"
@@ -18,6 +19,25 @@ func AppendQuote(dst []byte, s string) []byte {
 	}
 	dst, _ = jsontext.AppendQuote(dst[:begin], s)
 	return dst
+}
+
+// End returns the place of the quote that ends the JSON string which text[i:] is within, or the length of text.
+func End(text []byte, i int) int {
+	for i < len(text) {
+		n := bytes.IndexByte(text[i:], '"')
+		if n < 0 {
+			break
+		}
+		end, escapes := i+n, 0
+		for end-escapes > i && text[end-escapes-1] == '\\' {
+			escapes++
+		}
+		if escapes%2 == 0 {
+			return end
+		}
+		i = end + 1
+	}
+	return len(text)
 }
 
 // IsPlain says that b is ASCII without control characters, quotes and backslashes: the same as a JSON string and as a text.

@@ -81,22 +81,12 @@ func (r *Reader) Quoted() (text []byte, plain bool) {
 		return nil, false
 	}
 	rest := r.text[r.at:]
-	end := bytes.IndexByte(rest[1:], '"') + 1
-	if end == 0 {
+	end := End(rest, 1)
+	if end == len(rest) {
 		return nil, false
 	}
-	if plain = IsPlain(rest[1:end]); !plain {
-		for end = 1; end < len(rest) && rest[end] != '"'; end++ {
-			if rest[end] == '\\' {
-				end++
-			}
-		}
-		if end >= len(rest) {
-			return nil, false
-		}
-	}
 	r.at += end + 1
-	return rest[:end+1], plain
+	return rest[:end+1], IsPlain(rest[1:end])
 }
 
 // String reads a string, or null, which leaves it as it is.

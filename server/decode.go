@@ -20,6 +20,7 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 
 	"pagoda/engine"
+	"pagoda/jsonstring"
 	"pagoda/openapi"
 )
 
@@ -147,7 +148,7 @@ func checkDepth(body []byte) error {
 	for i := 0; i < len(body); i++ {
 		switch body[i] {
 		case '"':
-			i = stringEnd(body, i+1)
+			i = jsonstring.End(body, i+1)
 		case '{', '[':
 			if depth++; depth > maxDepth {
 				return engine.Errorf(engine.Invalid, "the body nests deeper than %d levels", maxDepth)
@@ -157,25 +158,6 @@ func checkDepth(body []byte) error {
 		}
 	}
 	return nil
-}
-
-// stringEnd returns the place of the quote that ends the string which body[i:] is within, or the length of body.
-func stringEnd(body []byte, i int) int {
-	for i < len(body) {
-		n := bytes.IndexByte(body[i:], '"')
-		if n < 0 {
-			break
-		}
-		end, escapes := i+n, 0
-		for end-escapes > i && body[end-escapes-1] == '\\' {
-			escapes++
-		}
-		if escapes%2 == 0 {
-			return end
-		}
-		i = end + 1
-	}
-	return len(body)
 }
 
 // decodeError says where the body is wrong, in the words of JSON and not of Go. path is where the decoded value is

@@ -33,7 +33,7 @@ func lift(body []byte) (short []byte, texts []string) {
 			break
 		}
 		begin := i + n + 1
-		i = stringEnd(body, begin)
+		i = jsonstring.End(body, begin)
 		if i == len(body) || i-begin < liftedSize || !jsonstring.IsPlain(body[begin:i]) {
 			continue
 		}

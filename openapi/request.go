@@ -58,6 +58,7 @@ type Sampling struct {
 	StopTokenIDs      TokenIDs           `json:"stop_token_ids"`
 	IncludeStop       *bool              `json:"include_stop_str_in_output"`
 	IgnoreEOS         *bool              `json:"ignore_eos"`
+	DoSample          *bool              `json:"do_sample"`
 	MinTokens         *int               `json:"min_tokens"`
 	PresencePenalty   *float64           `json:"presence_penalty"`
 	FrequencyPenalty  *float64           `json:"frequency_penalty"`

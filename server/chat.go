@@ -208,6 +208,7 @@ func (c *checker) chat(messages []openapi.ChatMessage, t *openapi.Template) *eng
 	for i := range messages {
 		chat.Messages[i] = c.message(messagePath(i), &messages[i])
 	}
+	c.answeredCalls(chat.Messages)
 	if len(t.ChatTemplateKwargs) > maxTemplateArgs {
 		c.bad("chat_template_kwargs", "must not have more than %d entries", maxTemplateArgs)
 	}
@@ -221,6 +222,26 @@ func (c *checker) chat(messages []openapi.ChatMessage, t *openapi.Template) *eng
 		c.bad("continue_final_message", "needs an assistant's message with a content at the end")
 	}
 	return chat
+}
+
+// answeredCalls gives a tool's message without tool_call_id, as LlamaFactory's clients send them, the id of the call that it answers
+// by its place.
+func (c *checker) answeredCalls(messages []engine.Message) {
+	var calls []engine.ToolCall // not yet answered
+	for i := range messages {
+		m := &messages[i]
+		if m.Role != "tool" {
+			calls = m.ToolCalls
+			continue
+		}
+		if m.ToolCallID == "" && len(calls) == 0 {
+			c.bad(messagePath(i)+"tool_call_id", "is required where no call of the assistant goes before")
+		}
+		if m.ToolCallID == "" && len(calls) > 0 {
+			m.ToolCallID = calls[0].ID
+		}
+		calls = calls[min(1, len(calls)):]
+	}
 }
 
 // messagePaths are those of the messages of most conversations.
@@ -246,11 +267,7 @@ func (c *checker) message(path string, m *openapi.ChatMessage) engine.Message {
 	}
 	assistant := m.Role == "assistant"
 	switch m.Role {
-	case "system", "developer", "user", "assistant":
-	case "tool":
-		if out.ToolCallID == "" {
-			c.bad(path+"tool_call_id", "is required in a tool's message")
-		}
+	case "system", "developer", "user", "assistant", "tool":
 	case "function":
 		if out.Name == "" {
 			c.bad(path+"name", "is required in a function's message")

@@ -69,6 +69,9 @@ var sharedParams = []param{
 	{`"stop":null`, func(r *engine.Request) any { return len(r.Sampling.Stop) }, 0},
 	{`"stop_token_ids":[1,2]`, func(r *engine.Request) any { return r.Sampling.StopTokenIDs }, []int32{1, 2}},
 	{`"include_stop_str_in_output":true`, func(r *engine.Request) any { return r.Sampling.IncludeStop }, true},
+	{`"do_sample":false`, func(r *engine.Request) any { return r.Sampling.Temperature }, 0.0},
+	{`"do_sample":false,"temperature":0.5`, func(r *engine.Request) any { return r.Sampling.Temperature }, 0.0},
+	{`"do_sample":true,"temperature":0.5`, func(r *engine.Request) any { return r.Sampling.Temperature }, 0.5},
 	{`"ignore_eos":true`, func(r *engine.Request) any { return r.Sampling.IgnoreEOS }, true},
 	{`"skip_special_tokens":false`, func(r *engine.Request) any { return r.Output.SkipSpecial }, false},
 	{`"priority":-3`, func(r *engine.Request) any { return r.Priority }, -3},
@@ -215,6 +218,7 @@ var sharedRefusals = []refusal{
 	{`"stop_token_ids":[1,null]`, "stop_token_ids", ""},
 	{`"stop_token_ids":[4294967296]`, "stop_token_ids[0]", ""},
 	{`"ignore_eos":1`, "ignore_eos", ""},
+	{`"do_sample":0`, "do_sample", ""},
 	{`"priority":2147483648`, "priority", ""},
 	{`"cache_salt":""`, "cache_salt", ""},
 	{`"speculative_tokens":-1`, "speculative_tokens", ""},
@@ -374,6 +378,37 @@ func TestMessages(t *testing.T) {
 	}
 }
 
+// TestAnsweredCalls: tools' messages without tool_call_id answer calls by their place, one after another.
+func TestAnsweredCalls(t *testing.T) {
+	const calls = `{"role":"assistant","tool_calls":[{"id":"a","type":"function","function":{"name":"f","arguments":"{}"}},` +
+		`{"id":"b","type":"function","function":{"name":"f","arguments":"{}"}}]}`
+	for messages, want := range map[string]string{
+		`{"role":"tool","content":"1"},{"role":"tool","content":"2"}`:                               "a b",
+		`{"role":"tool","content":"1","tool_call_id":null},{"role":"tool","content":"2"}`:           "a b",
+		`{"role":"tool","content":"1","tool_call_id":"b"},{"role":"tool","content":"2"}`:            "b b",
+		`{"role":"tool","content":"1"},{"role":"tool","content":"2"},{"role":"tool","content":"3"}`: "messages[3].tool_call_id",
+		`{"role":"tool","content":"1"},{"role":"user","content":"x"},{"role":"tool","content":"2"}`: "messages[3].tool_call_id",
+		`{"role":"tool","content":"1","tool_call_id":""},{"role":"tool","content":"2"}`:             "a b",
+	} {
+		eng := fake.New()
+		s, _ := newTest(t, eng, Config{})
+		w := call(t, s, http.MethodPost, "/v1/chat/completions", `{"model":"fake","messages":[`+calls+`,`+messages+`]}`)
+		if w.Code != http.StatusOK {
+			if !strings.Contains(w.Body.String(), `"param":"`+want+`"`) {
+				t.Errorf("%s: %d %s", messages, w.Code, w.Body)
+			}
+			continue
+		}
+		var got []string
+		for _, m := range eng.Last().Chat.Messages[1:] {
+			got = append(got, m.ToolCallID)
+		}
+		if strings.Join(got, " ") != want {
+			t.Errorf("%s: ids %q, want %q", messages, got, want)
+		}
+	}
+}
+
 func TestRefusedMessages(t *testing.T) {
 	s, _ := newTest(t, fake.New(), Config{})
 	for _, c := range []refusal{
@@ -398,7 +433,7 @@ func TestRefusedMessages(t *testing.T) {
 		{`{"role":"user","content":"a","tool_call_id":"x"}`, "messages[0].tool_call_id", ""},
 		{`{"role":"user","content":"a","name":""}`, "messages[0].name", ""},
 		{`{"role":"user","content":"a","prefix":true}`, "messages[0].prefix", ""},
-		{`{"role":"tool","content":"a"}`, "messages[0].tool_call_id", ""},
+		{`{"role":"tool","content":"a"}`, "messages[0].tool_call_id", rule},
 		{`{"role":"function","content":"a"}`, "messages[0].name", ""},
 		{`{"role":"assistant","function_call":{"name":"f","arguments":""}}`, "messages[0].function_call", ""},
 		{`{"role":"assistant","audio":{"id":"x"}}`, "messages[0].audio", ""},

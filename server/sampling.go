@@ -67,6 +67,9 @@ func (c *checker) sampling(b *openapi.Sampling, maxN int, req *engine.Request, o
 		N: max(1, orZero(b.N)), MinTokens: orZero(b.MinTokens), Stop: b.Stop, StopTokenIDs: b.StopTokenIDs,
 		IncludeStop: isTrue(b.IncludeStop), IgnoreEOS: isTrue(b.IgnoreEOS),
 	}
+	if b.DoSample != nil && !*b.DoSample {
+		req.Sampling.Temperature = new(0.0)
+	}
 	req.Output.SkipSpecial = b.SkipSpecialTokens
 	req.CacheSalt, req.Priority = orZero(b.CacheSalt), orZero(b.Priority)
 	req.SpeculativeTokens = b.SpeculativeTokens

@@ -438,7 +438,8 @@ func (w *slowWriter) Write(p []byte) (int, error) {
 func TestKeepAlive(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := &slowWriter{header: http.Header{}, start: time.Now()}
-		out := newSSE(w)
+		out := &sse{w: &response{}}
+		out.w.reset(w, time.Minute)
 		time.Sleep(40 * time.Second) // nothing is sent before the first event
 		out.buf = []byte("first")
 		if err := out.send(); err != nil {

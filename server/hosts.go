@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync/atomic"
 
 	"pagoda/engine"
 )
@@ -18,11 +19,17 @@ func (s *Server) checkHost(next http.Handler) http.Handler {
 	if len(s.keys) > 0 || slices.Contains(s.cfg.AllowedHosts, "*") {
 		return next
 	}
+	var last atomic.Pointer[string] // allowed; most clients use the same
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if !isOpen(r) && !s.allowedHost(r.Host) {
-			s.writeError(w, r, engine.Errorf(engine.Forbidden,
-				"without an API key this server is reached by IP address, by a local name or by an allowed host name only"))
-			return
+		if host := last.Load(); host == nil || *host != r.Host {
+			switch {
+			case s.allowedHost(r.Host):
+				last.Store(new(strings.Clone(r.Host)))
+			case !isOpen(r):
+				s.writeError(w, r, engine.Errorf(engine.Forbidden,
+					"without an API key this server is reached by IP address, by a local name or by an allowed host name only"))
+				return
+			}
 		}
 		next.ServeHTTP(w, r)
 	})

@@ -98,6 +98,17 @@ func (w *response) arm(now time.Time) {
 	_ = w.rc.SetWriteDeadline(now.Add(w.timeout + spare)) // an error means a writer without deadlines
 }
 
+// send writes p and flushes, now.
+func (w *response) send(p []byte, now time.Time) error {
+	w.arm(now)
+	n, err := w.ResponseWriter.Write(p)
+	w.bytes += int64(n)
+	if err != nil {
+		return err
+	}
+	return w.rc.Flush()
+}
+
 // WriteHeader implements http.ResponseWriter.
 func (w *response) WriteHeader(status int) {
 	if w.status == 0 && status >= 200 { // 1xx may come before

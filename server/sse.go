@@ -19,8 +19,7 @@ const keepAliveEvery = 15 * time.Second
 // sse writes server-sent events. Its header goes out with the first event, so that an error before has a status of
 // its own; from then on a comment is sent whenever nothing else was for a while.
 type sse struct {
-	w   http.ResponseWriter
-	rc  *http.ResponseController
+	w   *response
 	buf []byte // the events that send writes, reused; only the request's goroutine touches it
 
 	mu     sync.Mutex  // guards writes to w, and what follows
@@ -28,10 +27,6 @@ type sse struct {
 	wrote  time.Time   // when anything was last
 	closed bool        // the handler is returning: w must not be used any more
 	err    error       // the first failed write
-}
-
-func newSSE(w http.ResponseWriter) *sse {
-	return &sse{w: w, rc: http.NewResponseController(w)}
 }
 
 // started says whether the header is out.
@@ -75,10 +70,7 @@ func (s *sse) keepAlive() {
 func (s *sse) write(p []byte) {
 	s.wrote = time.Now()
 	if s.err == nil {
-		_, s.err = s.w.Write(p)
-	}
-	if s.err == nil {
-		s.err = s.rc.Flush()
+		s.err = s.w.send(p, s.wrote)
 	}
 }
 
@@ -104,8 +96,9 @@ type streamer interface {
 
 // stream answers with the events of reqs.
 func (s *Server) stream(w http.ResponseWriter, r *http.Request, reqs []*engine.Request, d streamer) {
-	requestInfo(r).Stream = true
-	out := newSSE(w)
+	i := requestInfo(r)
+	i.Stream = true
+	out := &sse{w: &i.response}
 	defer out.close()
 	d.begin(s.fingerprint(), time.Now())
 	err := s.generateAll(r, reqs, func(ev *promptEvent) (err error) {

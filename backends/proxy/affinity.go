@@ -31,9 +31,8 @@ func newAffinity() *affinity {
 // model tells adapters apart, whose caches have nothing in common.
 func (a *affinity) chain(req *engine.Request) []uint64 {
 	c := chain{seed: a.seed}
-	c.hash.SetSeed(a.seed)
-	c.hash.WriteString(req.Model)
-	c.hash.WriteString(req.CacheSalt)
+	c.mix(req.Model)
+	c.mix(req.CacheSalt)
 	switch {
 	case req.Chat != nil:
 		for _, t := range req.Chat.Tools {
@@ -55,11 +54,11 @@ func (a *affinity) chain(req *engine.Request) []uint64 {
 	case req.Text != nil:
 		c.write(*req.Text)
 	default:
-		var id [4]byte
+		ids := make([]byte, 0, 4*len(req.Tokens))
 		for _, t := range req.Tokens {
-			binary.LittleEndian.PutUint32(id[:], uint32(t))
-			c.write(string(id[:]))
+			ids = binary.LittleEndian.AppendUint32(ids, uint32(t))
 		}
+		c.write(string(ids))
 	}
 	return c.links
 }
@@ -67,16 +66,22 @@ func (a *affinity) chain(req *engine.Request) []uint64 {
 // chain is a list of hashes in the making.
 type chain struct {
 	seed  maphash.Seed
-	hash  maphash.Hash
-	size  int // bytes since the last link
+	sum   uint64 // of all pieces so far
+	size  int    // bytes since the last link
 	links []uint64
+}
+
+// mix adds a piece to the sum. A piece is hashed in one go, which is several times as fast as through a maphash.Hash.
+func (c *chain) mix(piece string) {
+	const odd = 0x9e3779b97f4a7c15 // makes the order count
+	c.sum = (c.sum ^ maphash.String(c.seed, piece)) * odd
 }
 
 func (c *chain) write(s string) {
 	for len(s) > 0 && len(c.links) < maxChain {
 		chunk := affinityChunk << (len(c.links) / chainStep)
 		n := min(len(s), max(0, chunk-c.size))
-		c.hash.WriteString(s[:n])
+		c.mix(s[:n])
 		if c.size += n; c.size >= chunk {
 			c.link()
 		}
@@ -86,7 +91,7 @@ func (c *chain) write(s string) {
 
 func (c *chain) link() {
 	if c.size = 0; len(c.links) < maxChain {
-		c.links = append(c.links, c.hash.Sum64())
+		c.links = append(c.links, c.sum)
 	}
 }
 

@@ -161,6 +161,17 @@ func (p *pool) close() {
 	}
 }
 
+// links is what tells upstreams that have seen the beginning of req's prompt, nil if there is nothing to choose from.
+func (p *pool) links(req *engine.Request) []uint64 {
+	p.mu.Lock()
+	alone := len(p.replicas) < 2
+	p.mu.Unlock()
+	if alone {
+		return nil
+	}
+	return p.affinity.chain(req)
+}
+
 // take chooses an upstream for a request and counts the request in; give counts it out. It prefers upstreams that are
 // not in avoid, and waits if none is up that has the adapter ("" is none).
 func (p *pool) take(ctx context.Context, adapter string, links []uint64, avoid []*replica) (*replica, names, error) {

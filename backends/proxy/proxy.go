@@ -227,7 +227,7 @@ func (e *Engine) generate(ctx context.Context, req *engine.Request, yield func(e
 	}
 	defer enc.free()
 	arrived := time.Now()
-	links := e.pool.affinity.chain(req)
+	links := e.pool.links(req)
 	var avoid []*replica
 	stale := false // the last try met a connection that the upstream had closed
 	for sent := 0; ; {

@@ -21,6 +21,9 @@ func (r *Reader) Reset(text []byte) { r.text, r.at = text, 0 }
 // AtEnd says that only white space is left.
 func (r *Reader) AtEnd() bool { return r.Peek() == 0 && r.at == len(r.text) }
 
+// At is how many bytes have been read.
+func (r *Reader) At() int { return r.at }
+
 // Object reads an object whose members' values member reads.
 func (r *Reader) Object(member func(name []byte) bool) bool {
 	if !r.Take('{') {

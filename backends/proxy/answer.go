@@ -74,6 +74,7 @@ func (a *answer) send(ev engine.Event) bool {
 // stream reads server-sent events to their end. progress is called for each.
 func (a *answer) stream(body io.Reader, progress func()) error {
 	events := newEventReader(body)
+	a.quick.stream = true
 	for {
 		data, err := events.next()
 		if err != nil {

@@ -1,6 +1,10 @@
 package proxy
 
-import "pagoda/jsonstring"
+import (
+	"bytes"
+
+	"pagoda/jsonstring"
+)
 
 // quickChunk reads what nearly all answers consist of: a text of one choice, or a piece of it, and otherwise nothing but short
 // texts, counts and null. It allocates texts only.
@@ -11,13 +15,49 @@ type quickChunk struct {
 	usage   chunkUsage
 
 	jsonstring.Reader
+	data   []byte // what it reads
+	stream bool   // more follow, which may be like it
+	last   lastChunk
+}
+
+// lastChunk is what was read before: the pieces of a stream differ in their text alone.
+type lastChunk struct {
+	text          *string // nil: there is none
+	before, after []byte  // all of the chunk but this text
+}
+
+// note keeps that a string's value, which went to text, ends at data[end:].
+func (l *lastChunk) note(text *string, data []byte, end int) {
+	begin := end - 1 - len(*text)
+	if *text == "" || data[begin-1] != '"' || string(data[begin:end-1]) != *text { // null, or with escapes
+		return
+	}
+	l.text, l.before, l.after = text, append(l.before[:0], data[:begin]...), append(l.after[:0], data[end-1:]...)
+}
+
+// again reads data if it is the last chunk but for a text without escapes, ASCII: then all that was read of the last one holds.
+func (l *lastChunk) again(data []byte) bool {
+	if l.text == nil || !bytes.HasPrefix(data, l.before) || !bytes.HasSuffix(data, l.after) || len(data) < len(l.before)+len(l.after) {
+		return false
+	}
+	text := data[len(l.before) : len(data)-len(l.after)]
+	if !jsonstring.IsPlain(text) {
+		return false
+	}
+	*l.text = string(text)
+	return true
 }
 
 // read returns what decodeChunk makes of data, but for Object, valid until the next call; nil if data is something else, JSON or not.
 func (q *quickChunk) read(data []byte) *chunk {
+	if q.last.again(data) {
+		return &q.chunk
+	}
 	q.chunk, q.choices[0], q.message, q.usage = chunk{}, chunkChoice{}, chunkMessage{}, chunkUsage{}
+	q.data, q.last.text = data, nil
 	q.Reset(data)
 	if !q.Object(q.ofChunk) || !q.AtEnd() {
+		q.last.text = nil
 		return nil
 	}
 	return &q.chunk
@@ -95,7 +135,7 @@ func (q *quickChunk) ofChoice(name []byte) bool {
 	case "index":
 		return q.Int(&c.Index)
 	case "text":
-		return q.String(&c.Text)
+		return q.piece(&c.Text)
 	case "delta", "message":
 		if c.Delta != nil || c.Message != nil {
 			return false
@@ -112,15 +152,26 @@ func (q *quickChunk) ofChoice(name []byte) bool {
 	return q.Skip()
 }
 
+// piece reads a piece of text, or null.
+func (q *quickChunk) piece(to *string) bool {
+	if !q.String(to) {
+		return false
+	}
+	if q.stream {
+		q.last.note(to, q.data, q.At())
+	}
+	return true
+}
+
 func (q *quickChunk) ofMessage(name []byte) bool {
 	m := &q.message
 	switch string(name) {
 	case "content":
-		return q.String(&m.Content)
+		return q.piece(&m.Content)
 	case "reasoning":
-		return q.String(&m.Reasoning)
+		return q.piece(&m.Reasoning)
 	case "reasoning_content":
-		return q.String(&m.ReasoningContent)
+		return q.piece(&m.ReasoningContent)
 	case "refusal":
 		return q.String(&m.Refusal)
 	case "tool_calls":

@@ -1,7 +1,9 @@
 package proxy
 
 import (
+	"fmt"
 	"reflect"
+	"strings"
 	"testing"
 )
 
@@ -50,9 +52,8 @@ var quickCases = map[string]bool{
 }
 
 // checkQuick compares the quick way with the other where it goes.
-func checkQuick(t *testing.T, data string) (quick bool) {
+func checkQuick(t *testing.T, q *quickChunk, data string) (quick bool) {
 	t.Helper()
-	var q quickChunk
 	got := q.read([]byte(data))
 	if got == nil {
 		return false
@@ -83,24 +84,55 @@ func checkQuick(t *testing.T, data string) (quick bool) {
 
 func TestQuickChunk(t *testing.T) {
 	for data, want := range quickCases {
-		if quick := checkQuick(t, data); quick != want {
+		if quick := checkQuick(t, &quickChunk{}, data); quick != want {
 			t.Errorf("%s: read the quick way: %v", data, quick)
 		}
 	}
 }
 
-// FuzzQuickChunk: whatever the quick way reads, the other reads alike.
+// TestQuickStream: a chunk that is the last one but for its text is read alike, whatever the text is.
+func TestQuickStream(t *testing.T) {
+	for _, field := range []string{`"text":%s`, `"delta":{"content":%s}`, `"delta":{"role":"assistant","reasoning_content":%s}`,
+		`"delta":{"content":"b","reasoning":%s}`, `"delta":{"content":"first","content":%s}`, `"delta":{"content":%s,"reasoning":"\\"}`} {
+		q := quickChunk{stream: true}
+		hits := 0
+		for _, text := range []string{`"a"`, `"b c"`, `""`, `"d\n"`, `"e"`, `null`, `"f"`, `"g","refusal":"h"`, `"é"`, `"\""`, `"\\"`, `"i"`} {
+			chunk := `{"id":"1","choices":[{"index":0,` + fmt.Sprintf(field, text) + `,"finish_reason":null}]}`
+			if q.last.again([]byte(chunk)) {
+				hits++
+			}
+			checkQuick(t, &q, chunk)
+		}
+		if hits == 0 {
+			t.Errorf("%s: no chunk was like the one before", field)
+		}
+	}
+}
+
+// FuzzQuickChunk: whatever the quick way reads, the other reads alike; also what comes after it.
 func FuzzQuickChunk(f *testing.F) {
 	for data := range quickCases {
-		f.Add(data)
+		f.Add(data, strings.Replace(data, "a", "b", 1))
 	}
-	f.Fuzz(func(t *testing.T, data string) { checkQuick(t, data) })
+	f.Fuzz(func(t *testing.T, data, next string) {
+		q := quickChunk{stream: true}
+		checkQuick(t, &q, data)
+		checkQuick(t, &q, next)
+	})
 }
 
 // BenchmarkChunk decodes a chunk of a streamed chat both ways.
 func BenchmarkChunk(b *testing.B) {
 	data := []byte(`{"id":"chatcmpl-1","object":"chat.completion.chunk","created":1700000000,"model":"mock","choices":[{"index":0,"delta":` +
 		`{"content":" word"},"logprobs":null,"finish_reason":null}]}`)
+	b.Run("like the last", func(b *testing.B) {
+		q := quickChunk{stream: true}
+		for b.Loop() {
+			if q.read(data) == nil {
+				b.Fatal("not read")
+			}
+		}
+	})
 	b.Run("quick", func(b *testing.B) {
 		var q quickChunk
 		for b.Loop() {

@@ -17,6 +17,8 @@ type ServerOptions struct {
 	Name         string   // that it gives the model
 	CacheDir     string   // for downloads
 	Revision     string
+	HubToken     string // for Hugging Face; "": the environment's
+	HubOffline   bool   // it asks no hub
 	DType        string // "auto", "float16", "bfloat16", "float32"
 	MaxLen       int    // tokens of prompt and answer
 	MemoryShare  float64
@@ -31,6 +33,17 @@ type ServerOptions struct {
 	Reasoning    string // likewise thoughts
 	KT           KTOptions
 	Config       map[string]any // vllm_config or sglang_config: applied last
+}
+
+// HubEnviron are the variables by which Hugging Face's library is told of the hub.
+func (o *ServerOptions) HubEnviron() (env []string) {
+	if o.HubToken != "" {
+		env = append(env, "HF_TOKEN="+o.HubToken)
+	}
+	if o.HubOffline {
+		env = append(env, "HF_HUB_OFFLINE=1")
+	}
+	return env
 }
 
 // KTOptions are those of KTransformers' kernels.

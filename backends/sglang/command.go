@@ -70,7 +70,7 @@ func SpawnWith(o proxy.ServerOptions, more func(f *proxy.Flags)) (*proxy.Spawn, 
 			return nil, nil, err
 		}
 		args, err = command(o, l, keys, more)
-		return args, []string{"SGLANG_TIMEOUT_KEEP_ALIVE=60"}, err
+		return args, append(o.HubEnviron(), "SGLANG_TIMEOUT_KEEP_ALIVE=60"), err
 	}}, nil
 }
 

@@ -100,7 +100,7 @@ func Command(o proxy.ServerOptions, l proxy.Listen) (args, env []string, err err
 	if len(o.Adapters) > 0 {
 		env = append(env, "VLLM_ALLOW_RUNTIME_LORA_UPDATING=True")
 	}
-	return append(args, f.Args()...), env, nil
+	return append(args, f.Args()...), append(env, o.HubEnviron()...), nil
 }
 
 // roundRank is the next rank that vLLM takes.

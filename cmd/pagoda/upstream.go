@@ -22,6 +22,7 @@ import (
 	"pagoda/checkpoint"
 	"pagoda/config"
 	"pagoda/engine"
+	"pagoda/hub"
 )
 
 // upstreamKind is a backend that is another server.
@@ -131,6 +132,11 @@ func newProxy(ctx context.Context, cfg *config.Config, noWait bool, metrics *pro
 	if err != nil {
 		return nil, err
 	}
+	if cfg.Hub != string(hub.HuggingFace) { // which alone the servers know by themselves
+		if o.Model, err = folderOf(ctx, cfg, o.Model, log); err != nil {
+			return nil, fmt.Errorf("model_name_or_path: %w", err)
+		}
+	}
 	p.Name = o.Name
 	if p.Spawn, err = kind.spawn(o); err != nil {
 		return nil, err
@@ -198,7 +204,7 @@ func upstreamAdapters(cfg *config.Config) ([]proxy.Adapter, error) {
 func serverOptions(cfg *config.Config) proxy.ServerOptions {
 	o := proxy.ServerOptions{
 		Program: cfg.UpstreamCommand, Model: cfg.ModelNameOrPath, CacheDir: cfg.CacheDir, DType: cfg.InferDType, MaxLen: cfg.MaxModelLen,
-		TrustCode: cfg.TrustRemoteCode, ChatTemplate: cfg.ChatTemplate,
+		TrustCode: cfg.TrustRemoteCode, ChatTemplate: cfg.ChatTemplate, HubToken: cfg.HFHubToken, HubOffline: cfg.HubOffline,
 	}
 	if cfg.ModelRevision != "main" {
 		o.Revision = cfg.ModelRevision

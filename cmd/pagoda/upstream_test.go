@@ -191,6 +191,39 @@ func TestCommandLinesRefused(t *testing.T) {
 	}
 }
 
+// TestServersHub: what is said of hubs counts for a server that is started: Hugging Face's is its own business, told by the
+// environment; from others the model is downloaded here.
+func TestServersHub(t *testing.T) {
+	for _, backend := range []string{"vllm", "sglang", "ktransformers"} {
+		cfg, err := config.Load("serve", []string{"infer_backend=" + backend, "model=/m", "hf_hub_token=hf_x", "hub_offline=true"}, []string{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		kind := upstreamKinds[backend]
+		o, err := spawnOptions(&cfg.Config, kind)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s, err := kind.spawn(o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		line, env, err := s.Command(proxy.Listen{Dir: t.TempDir()})
+		if err != nil || !slices.Contains(env, "HF_TOKEN=hf_x") || !slices.Contains(env, "HF_HUB_OFFLINE=1") || strings.Contains(strings.Join(line, " "), "hf_x") {
+			t.Errorf("%s: %q, environment %q, %v", backend, line, env, err)
+		}
+	}
+	cfg, err := config.Load("serve", []string{"infer_backend=vllm", "model=org/none", "hub_offline=true", "cache_dir=" + t.TempDir(), "upstream_command=false"},
+		[]string{"USE_MODELSCOPE_HUB=1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = newProxy(t.Context(), &cfg.Config, false, proxy.NewMetrics(), zerolog.Nop())
+	if err == nil || !strings.Contains(err.Error(), "model_name_or_path: there is no folder org/none: pull org/none from modelscope") {
+		t.Error(err)
+	}
+}
+
 // TestProgramMissing: a server that is not installed is told in words.
 func TestProgramMissing(t *testing.T) {
 	cfg, err := config.Load("serve", []string{"infer_backend=sglang", "model=/m", "upstream_command=no-such-program-anywhere"}, []string{})

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"pagoda/engine"
+	"pagoda/server/http1"
 )
 
 const (
@@ -79,13 +80,13 @@ func (s *Server) Run(ctx context.Context, l net.Listener, drainTimeout time.Dura
 	// Requests outlive ctx: they end by themselves, or with cut.
 	base, cut := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer cut(nil)
-	srv := &http.Server{
+	srv := &http1.Server{
 		Handler:           s.Handler(),
 		ReadHeaderTimeout: s.cfg.ReadHeaderTimeout,
 		IdleTimeout:       s.cfg.IdleTimeout,
 		MaxHeaderBytes:    s.cfg.MaxHeaderBytes,
 		BaseContext:       func(net.Listener) context.Context { return base },
-		ErrorLog:          stdlog.New(s.log.With().Str("from", "net/http").Logger(), "", 0),
+		ErrorLog:          stdlog.New(s.log.With().Str("from", "http").Logger(), "", 0),
 	}
 	failed := make(chan error, 1)
 	go func() { failed <- srv.Serve(l) }()

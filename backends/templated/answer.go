@@ -19,6 +19,7 @@ type answer struct {
 	choices []choice
 	open    int // choices that go on
 	usage   engine.Usage
+	out     engine.Event // the latest event
 }
 
 // choice is a choice on its way. Its answer may be over, by a stop string or the only call allowed, before the upstream sees that:
@@ -41,10 +42,11 @@ func (a *answer) begin(p codec.Prompt, end []int32) {
 	}
 }
 
-// event is what ev means to the client; nil is nothing.
+// event is what ev means to the client, until the next call; nil is nothing.
 func (a *answer) event(ev *engine.Event) (*engine.Event, error) {
 	c := &a.choices[ev.Index]
-	out := &engine.Event{Index: ev.Index}
+	a.out = engine.Event{Index: ev.Index}
+	out := &a.out
 	if ev.Prompt != nil {
 		out.Prompt = &engine.Prompt{Tokens: a.prompt.Tokens, Logprobs: ev.Prompt.Logprobs}
 	}
@@ -60,6 +62,7 @@ func (a *answer) event(ev *engine.Event) (*engine.Event, error) {
 		if goesOn = c.over; goesOn {
 			break
 		}
+		out.Tokens = ev.Tokens[: i+1 : i+1]
 		a.token(c, out, id)
 		if i < len(ev.Logprobs) && a.req.Output.Logprobs != nil {
 			out.Logprobs = append(out.Logprobs, a.logprob(ev.Logprobs[i], id))
@@ -82,7 +85,6 @@ func (a *answer) token(c *choice, out *engine.Event, id int32) {
 	}
 	c.numTokens++
 	a.usage.Completion++
-	out.Tokens = append(out.Tokens, id)
 	isEnd := slices.Contains(a.end, id)
 	if !isEnd || a.req.Sampling.IncludeStop {
 		c.stop, c.over = c.Token(out, id)

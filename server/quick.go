@@ -46,6 +46,14 @@ func (q *quickChat) ofChat(name []byte) bool {
 		return once(&b.Temperature) && q.Float(b.Temperature)
 	case "top_p":
 		return once(&b.TopP) && q.Float(b.TopP)
+	case "top_k":
+		return once(&b.TopK) && q.Int(b.TopK)
+	case "min_p":
+		return once(&b.MinP) && q.Float(b.MinP)
+	case "ignore_eos":
+		return once(&b.IgnoreEOS) && q.Bool(b.IgnoreEOS)
+	case "repetition_penalty":
+		return once(&b.RepetitionPenalty) && q.Float(b.RepetitionPenalty)
 	case "frequency_penalty":
 		return once(&b.FrequencyPenalty) && q.Float(b.FrequencyPenalty)
 	case "presence_penalty":

@@ -16,6 +16,7 @@ var quickCases = map[string]bool{
 	`{"model":"m","messages":[{"role":"system","content":""},{"role":"user","content":[{"type":"text","text":"a"},{"type":"b"}]}]}`: true,
 	`{"model":"m","stream":true,"stream_options":{"include_usage":false},"max_tokens":16,"max_completion_tokens":0,"n":2,` +
 		`"temperature":0.7,"top_p":1,"frequency_penalty":-1.5e-1,"presence_penalty":-0,"user":"u","messages":[{}]}`: true,
+	`{"top_k":5,"min_p":0.1,"ignore_eos":true,"repetition_penalty":1.1}`: true,
 	`{}`:                                                 true,
 	`{"max_tokens":16.0}`:                                false,
 	`{"max_tokens":-1}`:                                  false,

@@ -116,14 +116,12 @@ func (s *Server) handle(w http.ResponseWriter, r *http.Request) {
 
 // newID makes an id that cannot be guessed from another: prefix and 26 letters and digits, 130 bits.
 func newID(prefix string) string {
-	const size = 26
-	id := make([]byte, len(prefix)+size)
-	random := id[copy(id, prefix):]
-	_, _ = rand.Read(random) // never fails
+	var random [26]byte
+	_, _ = rand.Read(random[:]) // never fails
 	for i, b := range random {
 		random[i] = "abcdefghijklmnopqrstuvwxyz234567"[b%32]
 	}
-	return string(id)
+	return prefix + string(random[:])
 }
 
 func validRequestID(id string) bool {

@@ -425,22 +425,25 @@ func TestURLWarns(t *testing.T) {
 	}
 }
 
-// TestParsersCount: parsers are for whoever tells calls from text: this program, or a server that it starts.
-func TestParsersCount(t *testing.T) {
-	for args, idle := range map[string]bool{
-		"model=m":                    false,
-		"infer_backend=vllm model=m": false,
-		"infer_backend=vllm model=m upstream_url=http://h:1":                      true,
-		"infer_backend=vllm model=m upstream_url=http://h:1 template=qwen3":       false,
-		"infer_backend=sglang model=m upstream_url_file=" + write(t, "urls", "x"): true,
+// TestIdleInFront: what is for a server that is started, or for prompts that are made here, is told where it has no effect.
+func TestIdleInFront(t *testing.T) {
+	const all = "infer_dtype=bfloat16 trust_remote_code=true vllm_gpu_util=0.5 upstream_command=x upstream_start_timeout=5m " +
+		"generation_config=none tool_call_parser=hermes reasoning_parser=qwen3 max_model_len=100 hub_offline=true cache_dir=/c"
+	const started = "infer_dtype, upstream_command, upstream_start_timeout, trust_remote_code, vllm_gpu_util"
+	for args, want := range map[string]string{
+		"infer_backend=vllm model=m":                                        "",
+		"infer_backend=vllm model=m upstream_url=http://h:1 template=qwen3": "without effect in front of a running server: " + started,
+		"infer_backend=vllm upstream_url_file=f": "without effect in front of a running server: generation_config, tool_call_parser, " +
+			"reasoning_parser, cache_dir, hub_offline, infer_dtype, max_model_len, upstream_command, upstream_start_timeout, " +
+			"trust_remote_code, vllm_gpu_util",
+		"infer_backend=vllm model=m upstream_api_key=k": "without effect with a server that is started, which gets a random key: upstream_api_key",
 	} {
-		r, err := Load("serve", append(strings.Fields(args), "tool_call_parser=hermes", "reasoning_parser=qwen3"), nil)
+		r, err := Load("serve", append(strings.Fields(args), strings.Fields(all)...), nil)
 		if err != nil {
 			t.Fatal(err)
 		}
-		told := strings.Contains(strings.Join(r.Warnings, "\n"), ": tool_call_parser, reasoning_parser")
-		if told != idle {
-			t.Errorf("%s: warnings %q", args, r.Warnings)
+		if got := strings.Join(r.Warnings, "\n"); got != want {
+			t.Errorf("%s: warnings\n%s\nwant\n%s", args, got, want)
 		}
 	}
 }

@@ -96,11 +96,11 @@ func (c *LlamaFactory) options() []*Option {
 			Backends: "native", Help: "false is refused: slow tokenizers are Python, and transformers has none since version 5"},
 
 		{Name: "stage", target: &c.Stage, Default: "sft", Choices: []string{"pt", "sft", "rm", "ppo", "dpo", "kto"}, Group: model,
-			Commands: all, Backends: "native", Help: "how the model was trained, which makes no difference; rm, a reward model, " +
+			Commands: all, Backends: "all", Help: "how the model was trained, which makes no difference; rm, a reward model, " +
 				"is refused by this version"},
 		{Name: "finetuning_type", Aliases: []string{"peft_config.name"}, target: &c.FinetuningType, Default: "lora", Choices: []string{"lora", "oft", "freeze", "full"},
-			Group: model, Commands: all, Backends: "native", Help: "with lora adapter_name_or_path may be given; with the others it is refused"},
-		{Name: "adapter_folder", target: &c.AdapterFolder, Group: model, Commands: all, Backends: "native",
+			Group: model, Commands: all, Backends: "all", Help: "with lora adapter_name_or_path may be given; with the others it is refused"},
+		{Name: "adapter_folder", target: &c.AdapterFolder, Group: model, Commands: all, Backends: "all",
 			Help: "folder inside each adapter's folder that holds it"},
 		{Name: "use_kv_cache", target: &c.UseKVCache, Default: "true", Group: engine, Commands: all, Backends: "native",
 			Help: "false is refused: the answers are the same with it, only sooner"},

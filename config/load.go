@@ -128,24 +128,49 @@ func (l *loader) warnOfBackend() {
 	if !l.res.Proxied() {
 		chosen = "native" // by another word
 	}
-	var idle []string
+	var idle, theirs []string
 	for _, o := range l.opts {
-		if l.res.Source(o.Name) == "default" {
-			continue
-		}
-		// A running server has its own parsers, unless prompts are made here, and with them answers read.
-		isTheirs := (o.Name == "tool_call_parser" || o.Name == "reasoning_parser") && l.res.Attached() && !l.res.Renders()
-		if isTheirs || o.Backends != "" && o.Backends != "all" && !slices.Contains(splitList(o.Backends), chosen) {
+		switch {
+		case l.res.Source(o.Name) == "default":
+		case o.Backends != "" && o.Backends != "all" && !slices.Contains(splitList(o.Backends), chosen):
 			idle = append(idle, o.Name)
+		case l.res.Attached() && (ofStarted(o.Name) || ofPrompts(o.Name) && !l.res.Renders()):
+			theirs = append(theirs, o.Name)
 		}
 	}
-	if len(idle) > 0 && l.res.URL == "" {
-		where := ""
-		if l.entry != "" {
-			where = l.entry + ": "
-		}
+	if l.res.URL != "" {
+		return // which is told
+	}
+	where := ""
+	if l.entry != "" {
+		where = l.entry + ": "
+	}
+	if len(idle) > 0 {
 		l.warn("%swithout effect with infer_backend %s: %s", where, l.res.InferBackend, strings.Join(idle, ", "))
 	}
+	if len(theirs) > 0 {
+		l.warn("%swithout effect in front of a running server: %s", where, strings.Join(theirs, ", "))
+	}
+	if l.res.Proxied() && !l.res.Attached() && l.res.Source("upstream_api_key") != "default" {
+		l.warn("%swithout effect with a server that is started, which gets a random key: upstream_api_key", where)
+	}
+}
+
+// ofStarted says whether an option is for a server that is started; a running one was told its own.
+func ofStarted(name string) bool {
+	for _, prefix := range []string{"vllm_", "sglang_", "kt_"} {
+		if strings.HasPrefix(name, prefix) {
+			return true
+		}
+	}
+	return slices.Contains([]string{"infer_dtype", "trust_remote_code", "cpu_infer", "chunk_size", "upstream_command", "upstream_start_timeout"}, name)
+}
+
+// ofPrompts says whether an option counts in front of a running server only where prompts are made here, from the model's own
+// files, and answers are read from tokens.
+func ofPrompts(name string) bool {
+	return slices.Contains([]string{"generation_config", "tool_call_parser", "reasoning_parser", "max_model_len", "hub", "model_revision",
+		"cache_dir", "hub_offline", "hf_hub_token", "ms_hub_token", "om_hub_token"}, name)
 }
 
 func isConfigFile(arg string) bool {

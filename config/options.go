@@ -62,7 +62,7 @@ func (c *Config) ownOptions() []*Option {
 			Commands: all, Backends: "all", Help: "LoRA adapters, [name=]folder, separated by commas; " +
 				"a request chooses one by its model field"},
 		{Name: "generation_config", target: &c.GenerationConfig, Default: "auto", Choices: []string{"auto", "none"},
-			Group: model, Commands: all, Backends: "native",
+			Group: model, Commands: all, Backends: "all",
 			Help: "auto takes sampling defaults from the checkpoint's generation_config.json, none takes neutral ones"},
 		{Name: "chat_template", target: &c.ChatTemplate, Group: model, Commands: all, Backends: "all",
 			Help: "file with a Jinja chat template; empty is the checkpoint's own; a server that is started gets it, in front of a " +

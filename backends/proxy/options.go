@@ -29,6 +29,7 @@ type ServerOptions struct {
 	Adapters     []Adapter
 	TrustCode    bool
 	ChatTemplate string // file
+	NoAdvice     bool   // of the checkpoint on sampling (generation_config.json)
 	ToolParser   string // how the server tells calls from text, by vLLM's names; "" is not at all
 	Reasoning    string // likewise thoughts
 	KT           KTOptions

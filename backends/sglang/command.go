@@ -92,6 +92,9 @@ func command(o proxy.ServerOptions, l proxy.Listen, keys string, more func(f *pr
 	f.SetBool("--disable-cuda-graph", o.EnforceEager)
 	f.SetBool("--trust-remote-code", o.TrustCode)
 	f.SetText("--chat-template", o.ChatTemplate)
+	if o.NoAdvice {
+		f.Set("--sampling-defaults", "openai")
+	}
 	if err := setParser(&f, "--tool-call-parser", "tool_call_parser", toolParsers, o.ToolParser); err != nil {
 		return nil, err
 	}

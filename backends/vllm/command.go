@@ -43,6 +43,9 @@ func Command(o proxy.ServerOptions, l proxy.Listen) (args, env []string, err err
 	f.SetBool("--enforce-eager", o.EnforceEager)
 	f.SetBool("--trust-remote-code", o.TrustCode)
 	f.SetText("--chat-template", o.ChatTemplate)
+	if o.NoAdvice {
+		f.Set("--generation-config", "vllm")
+	}
 	switch o.ToolParser {
 	case "":
 	case "glm4":

@@ -102,6 +102,9 @@ func templatedOptions(ctx context.Context, cfg *config.Config, log zerolog.Logge
 	if err != nil {
 		return o, fmt.Errorf("tokenizer: load %s: %w", name, err)
 	}
+	if cfg.GenerationConfig == "none" {
+		gen = nil
+	}
 	o.Sampling = codec.SamplingDefaults(gen, o.Sampling) // which SGLang heeds for chats only
 	if o.Codec, err = files.Load(prompts); err != nil {
 		return o, fmt.Errorf("load %s: %w", name, err)
@@ -205,6 +208,7 @@ func serverOptions(cfg *config.Config) proxy.ServerOptions {
 	o := proxy.ServerOptions{
 		Program: cfg.UpstreamCommand, Model: cfg.ModelNameOrPath, CacheDir: cfg.CacheDir, DType: cfg.InferDType, MaxLen: cfg.MaxModelLen,
 		TrustCode: cfg.TrustRemoteCode, ChatTemplate: cfg.ChatTemplate, HubToken: cfg.HFHubToken, HubOffline: cfg.HubOffline,
+		NoAdvice: cfg.GenerationConfig == "none",
 	}
 	if cfg.ModelRevision != "main" {
 		o.Revision = cfg.ModelRevision

@@ -87,6 +87,7 @@ func TestCommandLines(t *testing.T) {
 		{"vllm", "vllm_enforce_eager=true", vllmStart + " --enforce-eager" + vllmEnd},
 		{"vllm", "trust_remote_code=true", vllmStart + " --trust-remote-code" + vllmEnd},
 		{"vllm", "adapter_name_or_path=/a/sql", vllmStart + ` --enable-lora --max-lora-rank 32 --max-loras 1 --lora-modules {"name":"sql","path":"/a/sql"}` + vllmEnd},
+		{"vllm", "adapter_name_or_path=x=/a adapter_folder=sub", vllmStart + ` --enable-lora --max-lora-rank 32 --max-loras 1 --lora-modules {"name":"x","path":"/a/sub"}` + vllmEnd},
 		{"vllm", "adapter_name_or_path=x=/a,y=/b vllm_max_lora_rank=33",
 			vllmStart + ` --enable-lora --max-lora-rank 64 --max-loras 2 --lora-modules {"name":"x","path":"/a"} {"name":"y","path":"/b"}` + vllmEnd},
 		{"vllm", "upstream_command=/venv/bin/vllm,serve", "/venv/bin/" + vllmStart + vllmEnd},
@@ -105,6 +106,8 @@ func TestCommandLines(t *testing.T) {
 		{"vllm", "tool_call_parser=hermes reasoning_parser=gpt_oss",
 			vllmStart + " --enable-auto-tool-choice --tool-call-parser hermes --reasoning-parser openai_gptoss" + vllmEnd},
 		{"vllm", "tool_call_parser=none reasoning_parser=none", vllmStart + vllmEnd},
+		{"vllm", "generation_config=none", vllmStart + " --generation-config vllm" + vllmEnd},
+		{"sglang", "generation_config=none", sglangStart + " --sampling-defaults openai" + sglangEnd},
 		{"vllm", "tool_call_parser=hermes reasoning_parser=qwen3 template=qwen3", vllmStart + vllmEnd},
 		{"sglang", "", sglangStart + sglangEnd},
 		{"sglang", "tool_call_parser=llama3_json reasoning_parser=deepseek_r1",
@@ -296,6 +299,10 @@ func TestTemplatedOptions(t *testing.T) {
 		if err != nil || o.Codec == nil || *o.Sampling.Temperature != 0.6 || *o.Sampling.TopK != 5 || *o.Sampling.MinP != 0.1 {
 			t.Errorf("%s: %+v, %v", args, o, err)
 		}
+	}
+	o, err = options("model="+dir, "template=qwen3", "generation_config=none")
+	if err != nil || o.Sampling.Temperature != nil || o.Sampling.TopK != nil || o.Sampling.MinP != nil {
+		t.Errorf("without the advice: %+v, %v", o, err)
 	}
 	for args, want := range map[string]string{
 		"model=/none template=qwen3":                "tokenizer: there is no folder /none",

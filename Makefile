@@ -21,7 +21,7 @@ LDFLAGS  = -s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT)
 files    = $$(find . -path ./build -prune -o -path ./.git -prune -o -name '$(1)' -print)
 
 .PHONY: help run build test lint race fuzz upstream bench bench-cpu bench-proxy cuda gpu-check install clean need \
-	gotest cudrv arm64 sdk-python sdk-node schemathesis lint-go lint-c lint-rust lint-tree
+	gotest cudrv arm64 sdk-python sdk-node hub-libraries hub-python schemathesis lint-go lint-c lint-rust lint-tree
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 11
@@ -42,7 +42,7 @@ need: # say in one line each what is missing
 
 test: build ## all tests; ends with a list of what was skipped and why
 	@rm -f build/skipped.txt
-	@$(MAKE) --no-print-directory -k sdk-python sdk-node gotest cudrv minilm arm64 schemathesis; status=$$?; \
+	@$(MAKE) --no-print-directory -k sdk-python sdk-node hub-libraries gotest cudrv minilm arm64 schemathesis; status=$$?; \
 		sh test/skipped.sh build/skipped.txt; exit $$status
 
 gotest: $(LIB)
@@ -56,6 +56,12 @@ arm64: need # the kernels' tests for ARM, under an emulator
 
 sdk-python: build
 	@sh test/python/run.sh clients
+
+hub-libraries: need
+	@sh test/python/run.sh hub
+
+hub-python: hub-libraries # downloads beside the hubs' own libraries
+	@$(GO) test -count=1 -run Python ./hub
 
 schemathesis: build
 	@sh test/python/run.sh schemathesis

@@ -70,10 +70,9 @@ func writeFile(path string, data []byte) error {
 var tokenizers = []string{"tokenizer.json", "tekken.json", "tokenizer.model", "tiktoken.model", "spiece.model",
 	"sentencepiece.bpe.model", "vocab.txt", "vocab.json", "qwen.tiktoken"}
 
-// complete says whether a snapshot has what serving needs: its configuration and all weights that it names, with textOnly a
+// complete says whether a folder has what serving needs: its configuration and all weights that it names, with textOnly a
 // tokenizer in their place.
-func (c cache) complete(commit string, textOnly bool) bool {
-	dir := c.snapshot(commit)
+func complete(dir string, textOnly bool) bool {
 	has := func(name string) bool {
 		_, err := os.Stat(filepath.Join(dir, name))
 		return err == nil

@@ -56,29 +56,34 @@ func (o Options) FromEnvironment(getenv func(string) string) Options {
 			}
 		}
 	}
-	home := getenv("HOME")
-	caches := getenv("XDG_CACHE_HOME")
-	first(&caches, filepath.Join(home, ".cache"))
+	path := func(name string) string { return expand(getenv(name), getenv) }
+	caches := path("XDG_CACHE_HOME")
+	first(&caches, filepath.Join(getenv("HOME"), ".cache"))
 	if o.Hub == "" {
 		o.Hub = HuggingFace
 	}
 	switch o.Hub {
 	case HuggingFace:
-		hf := getenv("HF_HOME")
+		hf := path("HF_HOME")
 		first(&hf, filepath.Join(caches, "huggingface"))
-		first(&o.Endpoint, getenv("HF_ENDPOINT"), "https://huggingface.co")
-		first(&o.Cache, getenv("HF_HUB_CACHE"), getenv("HUGGINGFACE_HUB_CACHE"), filepath.Join(hf, "hub"))
-		path := getenv("HF_TOKEN_PATH")
-		first(&path, filepath.Join(hf, "token"))
-		first(&o.Token, getenv("HF_TOKEN"), getenv("HUGGING_FACE_HUB_TOKEN"), readToken(path))
-		o.Offline = o.Offline || isTrue(getenv("HF_HUB_OFFLINE")) || isTrue(getenv("TRANSFORMERS_OFFLINE"))
+		first(&o.Endpoint, strings.TrimRight(getenv("HF_ENDPOINT"), "/"), "https://huggingface.co")
+		first(&o.Cache, path("HF_HUB_CACHE"), path("HUGGINGFACE_HUB_CACHE"), filepath.Join(hf, "hub"))
+		token := path("HF_TOKEN_PATH")
+		first(&token, filepath.Join(hf, "token"))
+		if !isTrue(getenv("HF_HUB_DISABLE_IMPLICIT_TOKEN")) {
+			first(&o.Token, strings.TrimSpace(getenv("HF_TOKEN")), strings.TrimSpace(getenv("HUGGING_FACE_HUB_TOKEN")), readToken(token))
+		}
+		offline := getenv("HF_HUB_OFFLINE")
+		first(&offline, getenv("TRANSFORMERS_OFFLINE"))
+		o.Offline = o.Offline || isTrue(offline)
 	case ModelScope:
-		domain := getenv("MODELSCOPE_DOMAIN")
-		first(&domain, "www.modelscope.cn")
-		first(&o.Endpoint, "https://"+strings.TrimPrefix(domain, "https://"))
-		root := getenv("MODELSCOPE_CACHE")
-		first(&root, filepath.Join(caches, "modelscope", "hub"))
-		first(&o.Cache, root)
+		endpoint := strings.TrimRight(getenv("MODELSCOPE_ENDPOINT"), "/")
+		first(&endpoint, getenv("MODELSCOPE_DOMAIN"), "www.modelscope.cn")
+		if !strings.Contains(endpoint, "://") {
+			endpoint = "https://" + endpoint
+		}
+		first(&o.Endpoint, endpoint)
+		first(&o.Cache, path("MODELSCOPE_CACHE"), filepath.Join(caches, "modelscope", "hub"))
 		first(&o.Token, getenv("MODELSCOPE_API_TOKEN"))
 	case Modelers:
 		first(&o.Endpoint, getenv("OPENMIND_HUB_ENDPOINT"), "https://modelers.cn")
@@ -86,6 +91,19 @@ func (o Options) FromEnvironment(getenv func(string) string) Options {
 		first(&o.Token, getenv("OM_HUB_TOKEN"), getenv("OPENMIND_HUB_TOKEN"))
 	}
 	return o
+}
+
+// expand replaces a leading ~ and variables, as the libraries do; variables that are not set stay.
+func expand(path string, getenv func(string) string) string {
+	if rest, ok := strings.CutPrefix(path, "~"); ok && (rest == "" || rest[0] == '/') {
+		path = getenv("HOME") + rest
+	}
+	return os.Expand(path, func(name string) string {
+		if v := getenv(name); v != "" {
+			return v
+		}
+		return "${" + name + "}"
+	})
 }
 
 func readToken(path string) string {
@@ -132,6 +150,7 @@ type puller struct {
 	remote remote
 	client *client
 	cache  cache
+	theirs string // folder of the model as ModelScope's library keeps it; "" if there is none
 
 	mu       sync.Mutex // guards what follows
 	progress Progress
@@ -168,29 +187,37 @@ func newPuller(o Options) (*puller, error) {
 	if o.Stall == 0 {
 		o.Stall = time.Minute
 	}
-	return &puller{o: o, remote: r,
+	p := &puller{o: o, remote: r,
 		client: &client{http: newHTTP(o.Transport), token: o.Token, cookie: o.Hub == ModelScope, host: at.Host, retries: retries,
 			pause: o.Pause, stall: o.Stall},
-		cache: cache{root: o.Cache, folder: "models--" + strings.ReplaceAll(o.ID, "/", "--")}}, nil
+		cache: cache{root: o.Cache, folder: "models--" + strings.ReplaceAll(o.ID, "/", "--")}}
+	if o.Hub == ModelScope {
+		p.theirs = theirFolder(o.Cache, o.ID, o.Revision)
+	}
+	return p, nil
 }
 
 func (p *puller) pull(ctx context.Context) (string, error) {
-	known := p.cache.ref(p.o.Revision)
-	there := known != "" && p.cache.complete(known, p.o.TextOnly)
-	if p.o.Offline {
-		if there {
-			return p.cache.snapshot(known), nil
+	known, have := p.cache.ref(p.o.Revision), ""
+	if known != "" && complete(p.cache.snapshot(known), p.o.TextOnly) {
+		have = p.cache.snapshot(known)
+		if known == p.o.Revision { // a commit never changes
+			return have, nil
 		}
+	} else if p.theirs != "" && complete(p.theirs, p.o.TextOnly) {
+		have = p.theirs
+	}
+	if p.o.Offline && have == "" {
 		return "", fmt.Errorf("it is not in %s, and downloads are turned off (offline)", p.o.Cache)
 	}
-	if there && known == p.o.Revision { // a commit never changes
-		return p.cache.snapshot(known), nil
+	if p.o.Offline {
+		return have, nil
 	}
 	l, err := p.remote.list(ctx, p.client, p.o.ID, p.o.Revision)
 	if err != nil {
-		if there && ctx.Err() == nil && temporary(err) {
+		if have != "" && ctx.Err() == nil && temporary(err) {
 			p.note(fmt.Sprintf("the hub cannot be reached (%v): %s as downloaded before is used", err, p.o.ID))
-			return p.cache.snapshot(known), nil
+			return have, nil
 		}
 		return "", p.explain(err)
 	}
@@ -255,6 +282,8 @@ func (p *puller) hasRoom(files []file) error {
 			size -= info.Size()
 		} else if info, err := os.Stat(p.cache.path("blobs", f.etag()+".incomplete")); err == nil {
 			size -= info.Size()
+		} else if p.theirFile(&f) != "" {
+			size = 0
 		}
 		missing += max(size, 0)
 	}
@@ -304,6 +333,14 @@ func (p *puller) fetch(ctx context.Context, l listing, f *file) error {
 	if info, err := os.Stat(blob); err == nil && (f.size < 0 || info.Size() == f.size) {
 		p.tell(f.name, info.Size(), false)
 		return p.cache.link(l.commit, f.name, etag)
+	}
+	if path := p.theirFile(f); path != "" {
+		if done, err := p.adopt(path, blob, f); err != nil {
+			return err
+		} else if done {
+			p.tell(f.name, f.size, false)
+			return p.cache.link(l.commit, f.name, etag)
+		}
 	}
 	address := p.remote.address(p.o.ID, l, p.o.Revision, f.name)
 	if err := p.client.download(ctx, address, blob+".incomplete", f, func(n int64) { p.tell(f.name, n, false) }); err != nil {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -385,6 +386,58 @@ func TestRefused(t *testing.T) {
 	}
 }
 
+// TestModelScopesLibrary: what ModelScope's own library has downloaded is used: offline as it is, else file by file if it is what the hub has.
+func TestModelScopesLibrary(t *testing.T) {
+	for _, at := range []string{"models/o--m/snapshots/master", "models/o/m", "hub/models/o/m"} {
+		s := newHubServer(t)
+		o := s.options(t, ModelScope)
+		theirs := filepath.Join(o.Cache, at)
+		for _, name := range wanted {
+			path := filepath.Join(theirs, name)
+			data := s.files[name]
+			if name == "tokenizer.json" {
+				data = bytes.Repeat([]byte("x"), len(data)) // of another revision
+			}
+			if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, data, 0o644)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		offline := o
+		offline.Offline = true
+		if dir, err := Pull(context.Background(), offline); err != nil || dir != theirs {
+			t.Errorf("%s, offline: %s, %v", at, dir, err)
+		}
+		dir, err := Pull(context.Background(), o)
+		if err != nil || dir == theirs {
+			t.Fatal(at, dir, err)
+		}
+		s.hasAll(t, dir)
+		if want := map[string]int{"tokenizer.json": 1}; !maps.Equal(s.contents(), want) {
+			t.Errorf("%s: downloaded %v", at, s.contents())
+		}
+		s.web.Close()
+		if err := os.RemoveAll(filepath.Join(o.Cache, "models--o--m")); err != nil {
+			t.Fatal(err)
+		}
+		if dir, err := Pull(context.Background(), o); err != nil || dir != theirs {
+			t.Errorf("%s, with the hub away: %s, %v", at, dir, err)
+		}
+	}
+}
+
+// TestModelScopeMany: the hub lists no more than so many files at once.
+func TestModelScopeMany(t *testing.T) {
+	s := newHubServer(t)
+	for i := range modelScopeLimit {
+		s.files[fmt.Sprintf("0/%d.txt", i)] = nil
+	}
+	dir, err := Pull(context.Background(), s.options(t, ModelScope))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.hasAll(t, dir)
+}
+
 func TestFromEnvironment(t *testing.T) {
 	token := filepath.Join(t.TempDir(), "token")
 	if err := os.WriteFile(token, []byte("from-file\n"), 0o600); err != nil {
@@ -406,6 +459,14 @@ func TestFromEnvironment(t *testing.T) {
 			Options{Hub: HuggingFace, Endpoint: "https://huggingface.co", Cache: "/mine", Token: "own"}},
 		{"modelscope", Options{Hub: ModelScope}, map[string]string{"MODELSCOPE_CACHE": "/m", "MODELSCOPE_API_TOKEN": "t", "HF_TOKEN": "no"},
 			Options{Hub: ModelScope, Endpoint: "https://www.modelscope.cn", Cache: "/m", Token: "t"}},
+		{"modelscope's address", Options{Hub: ModelScope}, map[string]string{"MODELSCOPE_ENDPOINT": "modelscope.ai/", "MODELSCOPE_CACHE": "~/m", "HOME": "/h"},
+			Options{Hub: ModelScope, Endpoint: "https://modelscope.ai", Cache: "/h/m"}},
+		{"what shells do", Options{}, map[string]string{"HOME": "/h", "HF_HOME": "~/x/$Y/$Z", "Y": "y", "HF_TOKEN": "t\n", "HF_ENDPOINT": "https://mirror/"},
+			Options{Hub: HuggingFace, Endpoint: "https://mirror", Cache: "/h/x/y/${Z}/hub", Token: "t"}},
+		{"no token by itself", Options{}, map[string]string{"HF_HOME": "/x", "HF_TOKEN": "t", "HF_HUB_DISABLE_IMPLICIT_TOKEN": "1"},
+			Options{Hub: HuggingFace, Endpoint: "https://huggingface.co", Cache: "/x/hub"}},
+		{"online after all", Options{}, map[string]string{"HF_HOME": "/x", "HF_HUB_OFFLINE": "0", "TRANSFORMERS_OFFLINE": "1"},
+			Options{Hub: HuggingFace, Endpoint: "https://huggingface.co", Cache: "/x/hub"}},
 		{"modelers", Options{Hub: Modelers}, map[string]string{"XDG_CACHE_HOME": "/c"},
 			Options{Hub: Modelers, Endpoint: "https://modelers.cn", Cache: "/c/openmind/hub"}},
 	} {

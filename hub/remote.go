@@ -129,27 +129,33 @@ type modelScope struct{ endpoint string }
 func (modelScope) branch() string          { return "master" }
 func (h modelScope) page(id string) string { return h.endpoint + "/models/" + id }
 
+// modelScopeLimit is how many files the hub lists at once; of more it tells nothing.
+const modelScopeLimit = 3000
+
+// modelScopeFile is a file or folder of a listing.
+type modelScopeFile struct {
+	Path, Type, Sha256 string
+	Size               *int64
+}
+
 func (h modelScope) list(ctx context.Context, c *client, id, revision string) (l listing, err error) {
-	type entry struct {
-		Path, Type, Sha256 string
-		Size               *int64
+	files, err := h.folder(ctx, c, id, revision, "", true)
+	if err == nil && len(files) >= modelScopeLimit {
+		files, err = h.folder(ctx, c, id, revision, "", false)
+		for _, f := range files {
+			if err == nil && f.Type == "tree" && isRead(f.Path) {
+				var below []modelScopeFile
+				below, err = h.folder(ctx, c, id, revision, f.Path, false)
+				files = append(files, below...)
+			}
+		}
 	}
-	var answer struct {
-		Code    int
-		Message string
-		Data    struct{ Files []entry }
-	}
-	query := url.Values{"Revision": {revision}, "Recursive": {"True"}}
-	address := fmt.Sprintf("%s/api/v1/models/%s/repo/files?%s", h.endpoint, quotePath(id), query.Encode())
-	if err := c.getJSON(ctx, address, &answer); err != nil {
+	if err != nil {
 		return l, err
 	}
-	if answer.Code != 0 && answer.Code != http.StatusOK {
-		return l, &httpError{status: answer.Code, message: answer.Message}
-	}
-	slices.SortFunc(answer.Data.Files, func(a, b entry) int { return strings.Compare(a.Path, b.Path) })
+	slices.SortFunc(files, func(a, b modelScopeFile) int { return strings.Compare(a.Path, b.Path) })
 	sum := sha1.New()
-	for _, s := range answer.Data.Files {
+	for _, s := range files {
 		if s.Type == "tree" {
 			continue
 		}
@@ -162,6 +168,30 @@ func (h modelScope) list(ctx context.Context, c *client, id, revision string) (l
 	}
 	l.commit = hex.EncodeToString(sum.Sum(nil))
 	return l, nil
+}
+
+// folder lists a folder, "" for all of the repository, with what is below it if recursive.
+func (h modelScope) folder(ctx context.Context, c *client, id, revision, dir string, recursive bool) ([]modelScopeFile, error) {
+	var answer struct {
+		Code    int
+		Message string
+		Data    struct{ Files []modelScopeFile }
+	}
+	query := url.Values{"Revision": {revision}, "Recursive": {"False"}}
+	if recursive {
+		query.Set("Recursive", "True")
+	}
+	if dir != "" {
+		query.Set("Root", dir)
+	}
+	address := fmt.Sprintf("%s/api/v1/models/%s/repo/files?%s", h.endpoint, quotePath(id), query.Encode())
+	if err := c.getJSON(ctx, address, &answer); err != nil {
+		return nil, err
+	}
+	if answer.Code != 0 && answer.Code != http.StatusOK {
+		return nil, &httpError{status: answer.Code, message: answer.Message}
+	}
+	return answer.Data.Files, nil
 }
 
 func (h modelScope) address(id string, _ listing, revision, name string) string {

@@ -15,14 +15,18 @@ var kept = []string{".json", ".jinja", ".safetensors", ".model", ".tiktoken", ".
 // module is a folder of a sentence-transformers model, such as 1_Pooling.
 var module = regexp.MustCompile(`^[0-9]+_[A-Za-z]+$`)
 
+// isRead says whether serving reads files in a folder of a repository.
+func isRead(dir string) bool {
+	return dir == "." || module.MatchString(dir) || dir == "additional_chat_templates"
+}
+
 // needed are the files of a repository that serving needs. Weights must be safetensors, which hold no code; of weights in
 // several formats only those are taken; with textOnly none.
 func needed(files []file, textOnly bool) ([]file, error) {
 	var out []file
 	weights, other := false, ""
 	for _, f := range files {
-		dir := path.Dir(f.name)
-		if dir != "." && !module.MatchString(dir) && dir != "additional_chat_templates" {
+		if !isRead(path.Dir(f.name)) {
 			continue
 		}
 		switch ext := path.Ext(f.name); {

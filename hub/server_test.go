@@ -2,14 +2,19 @@ package hub
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/sha1"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
+	"path"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -26,6 +31,7 @@ type hubServer struct {
 	commit string
 	files  map[string][]byte
 	token  string // wanted, if any
+	xet    bool   // large files are in Xet's store too, as the newest repositories' are; it is not there
 	leaked bool   // the token reached the other host
 	served map[string]int
 	bytes  map[string]int
@@ -84,32 +90,29 @@ func (s *hubServer) serve(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(http.StatusUnauthorized)
 		return
 	}
-	path := r.URL.Path
+	at := r.URL.Path
 	switch {
-	case strings.HasPrefix(path, "/api/models/o/m/revision/"):
-		s.huggingFaceList(w, strings.TrimPrefix(path, "/api/models/o/m/revision/"))
-	case strings.HasPrefix(path, "/o/m/resolve/"+commit+"/"):
-		s.resolve(w, r, strings.TrimPrefix(path, "/o/m/resolve/"+commit+"/"))
-	case path == "/api/v1/models/o/m/repo/files" && r.URL.Query().Get("Revision") == "master":
-		var files []any
-		for name, data := range s.all() {
-			files = append(files, map[string]any{"Path": name, "Type": "blob", "Size": len(data), "Sha256": sha256Of(data)})
-		}
-		files = append(files, map[string]any{"Path": "onnx", "Type": "tree", "Size": 0})
-		reply(w, 200, map[string]any{"Code": 200, "Success": true, "Data": map[string]any{"Files": files}})
-	case path == "/api/v1/models/o/m/repo":
+	case strings.HasPrefix(at, "/api/models/o/m/revision/"):
+		s.huggingFaceList(w, strings.TrimPrefix(at, "/api/models/o/m/revision/"))
+	case at == "/api/models/o/m/tree/"+commit: // which Python's library asks for
+		s.huggingFaceTree(w)
+	case strings.HasPrefix(at, "/o/m/resolve/"+commit+"/"):
+		s.resolve(w, r, strings.TrimPrefix(at, "/o/m/resolve/"+commit+"/"))
+	case at == "/api/v1/models/o/m/repo/files" && r.URL.Query().Get("Revision") == "master":
+		s.modelScopeFiles(w, r.URL.Query())
+	case at == "/api/v1/models/o/m/repo":
 		s.content(w, r, r.URL.Query().Get("FilePath"))
-	case path == "/api/v1/file/o/m":
+	case at == "/api/v1/file/o/m":
 		s.modelersTree(w, r.URL.Query().Get("path"))
-	case path == "/api/v1/file/o/m/info":
+	case at == "/api/v1/file/o/m/info":
 		data := s.all()[r.URL.Query().Get("path")]
 		etag := gitOf(data)
 		if len(data) >= large {
 			etag = sha256Of(data)
 		}
 		reply(w, 200, map[string]any{"data": map[string]any{"branch_last_commit": commit, "etag": `"` + etag + `"`, "size": len(data)}})
-	case strings.HasPrefix(path, "/api/v1/file/o/m/"+commit+"/media/"):
-		s.content(w, r, strings.TrimPrefix(path, "/api/v1/file/o/m/"+commit+"/media/"))
+	case strings.HasPrefix(at, "/api/v1/file/o/m/"+commit+"/media/"):
+		s.content(w, r, strings.TrimPrefix(at, "/api/v1/file/o/m/"+commit+"/media/"))
 	default:
 		w.Header().Set("X-Error-Code", "RepoNotFound")
 		reply(w, 404, map[string]any{"error": "Repository not found"})
@@ -137,6 +140,40 @@ func (s *hubServer) huggingFaceList(w http.ResponseWriter, revision string) {
 		siblings = append(siblings, f)
 	}
 	reply(w, 200, map[string]any{"id": "o/m", "sha": s.commit, "siblings": siblings, "gated": false})
+}
+
+func (s *hubServer) huggingFaceTree(w http.ResponseWriter) {
+	tree := []any{map[string]any{"type": "directory", "path": "onnx", "oid": gitOf(nil), "size": 0}}
+	for name, data := range s.all() {
+		f := map[string]any{"type": "file", "path": name, "oid": gitOf(data), "size": len(data)}
+		if len(data) >= large {
+			f["lfs"] = map[string]any{"oid": sha256Of(data), "size": len(data), "pointerSize": 134}
+			if s.xet {
+				f["xetHash"] = sha256Of([]byte(name))
+			}
+		}
+		tree = append(tree, f)
+	}
+	reply(w, 200, tree)
+}
+
+// modelScopeFiles lists a folder, or all, and of many the first.
+func (s *hubServer) modelScopeFiles(w http.ResponseWriter, query url.Values) {
+	root, folders := query.Get("Root"), map[string]bool{}
+	var files []any
+	for _, name := range slices.Sorted(maps.Keys(s.all())) {
+		data := s.all()[name]
+		dir := path.Dir(name)
+		if dir != "." && !folders[dir] && root == "" {
+			folders[dir] = true
+			files = append(files, map[string]any{"Path": dir, "Type": "tree", "Size": 0})
+		}
+		if query.Get("Recursive") == "True" || dir == cmp.Or(root, ".") {
+			files = append(files, map[string]any{"Path": name, "Type": "blob", "Size": len(data), "Sha256": sha256Of(data)})
+		}
+	}
+	files = files[:min(len(files), modelScopeLimit)]
+	reply(w, 200, map[string]any{"Code": 200, "Success": true, "Data": map[string]any{"Files": files}})
 }
 
 func (s *hubServer) modelersTree(w http.ResponseWriter, folder string) {
@@ -173,6 +210,10 @@ func (s *hubServer) resolve(w http.ResponseWriter, r *http.Request, name string)
 		s.content(w, r, name)
 		return
 	}
+	if s.xet {
+		w.Header().Set("X-Xet-Hash", sha256Of([]byte(name)))
+		w.Header().Set("Link", `<`+s.web.URL+`/api/models/o/m/xet-read-token/`+s.commit+`>; rel="xet-auth"`)
+	}
 	w.Header().Set("X-Linked-Etag", `"`+sha256Of(data)+`"`)
 	w.Header().Set("X-Linked-Size", strconv.Itoa(len(data)))
 	http.Redirect(w, r, s.cdn.URL+"/"+name+"?signature=x", http.StatusFound)
@@ -189,6 +230,10 @@ func (s *hubServer) serveCDN(w http.ResponseWriter, r *http.Request) {
 
 // content serves a file, or its fault.
 func (s *hubServer) content(w http.ResponseWriter, r *http.Request, name string) {
+	if r.Method == http.MethodHead {
+		http.ServeContent(w, r, name, time.Time{}, bytes.NewReader(s.all()[name]))
+		return
+	}
 	s.mu.Lock()
 	s.served[name]++
 	try, fault, data := s.served[name], s.fault, s.files[name]
@@ -212,4 +257,11 @@ func (c *counting) Write(p []byte) (int, error) {
 	n, err := c.ResponseWriter.Write(p)
 	c.n += n
 	return n, err
+}
+
+// contents are how often each file was downloaded.
+func (s *hubServer) contents() map[string]int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return maps.Clone(s.served)
 }

@@ -1,5 +1,5 @@
 #!/bin/sh
-# run.sh clients|schemathesis: a suite in Python against a real server, in a virtual environment under build/. Where it
+# run.sh clients|schemathesis|hub: a suite in Python against a real server, in a virtual environment under build/. Where it
 # cannot be set up, says so in build/skipped.txt.
 set -eu
 suite=$1
@@ -11,6 +11,7 @@ python=${PYTHON:-python3}
 case $suite in
 clients) requirements=test/python/requirements.txt ;;
 schemathesis) requirements=test/python/requirements-schemathesis.txt ;;
+hub) requirements=test/python/requirements-hub.txt ;;
 esac
 mkdir -p build
 command -v "$python" >/dev/null || skip "python3 is not installed"
@@ -26,6 +27,7 @@ if ! cmp -s "$requirements" "$venv/installed"; then
 fi
 export SERVE_ARGS=test/clients.yaml
 case $suite in
+hub) ;; # the tests of package hub find it
 clients) exec sh test/with-server.sh "$venv/bin/python" test/python/test_openai.py -q ;;
 schemathesis) API_KEY=schemathesis exec sh test/with-server.sh sh test/python/schemathesis.sh "$venv/bin/schemathesis" ;;
 esac

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"pagoda/engine"
 	"pagoda/kernels"
 )
 
@@ -82,5 +83,18 @@ func TestHealth(t *testing.T) {
 	web.Close()
 	if err := checkReady(address); err == nil || !strings.Contains(err.Error(), "no server answers at "+address) {
 		t.Errorf("nobody listens: %v", err)
+	}
+}
+
+func TestDefaultModel(t *testing.T) {
+	models := []engine.Model{{ID: "m"}, {ID: "sql", Parent: "m"}}
+	for name, want := range map[string]string{"": "", "m": "", "sql": "", "sqll": `default_model: there is no model or adapter "sqll", only m, sql`} {
+		got := ""
+		if err := checkDefaultModel(name, models); err != nil {
+			got = err.Error()
+		}
+		if got != want {
+			t.Errorf("%q: %q, want %q", name, got, want)
+		}
 	}
 }

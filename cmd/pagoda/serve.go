@@ -70,6 +70,9 @@ func serve(cfg *config.Result) error {
 	go stopOnSignal(signals, stop, log)
 	go func() {
 		made, err := addModels(ctx, router, models, upstreams, log)
+		if err == nil && !cfg.AllowRuntimeLoRAUpdating { // else it may come
+			err = checkDefaultModel(cfg.DefaultModel, router.Models())
+		}
 		if err != nil {
 			stop(err)
 			return
@@ -84,6 +87,18 @@ func serve(cfg *config.Result) error {
 		return err // of the load
 	}
 	return runErr
+}
+
+// checkDefaultModel reports a default_model that there is not.
+func checkDefaultModel(name string, models []engine.Model) error {
+	var ids []string
+	for _, m := range models {
+		ids = append(ids, m.ID)
+	}
+	if name == "" || slices.Contains(ids, name) {
+		return nil
+	}
+	return fmt.Errorf("default_model: there is no model or adapter %q, only %s", name, strings.Join(ids, ", "))
 }
 
 // addModels adds the models one after another. Of several, those at running servers do not wait for these: one that is down

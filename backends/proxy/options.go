@@ -135,8 +135,8 @@ func (f *Flags) Apply(config map[string]any, no func(name string) string, reserv
 			return fmt.Errorf("%s is set by this server and must not be given", key)
 		}
 		value := config[key]
-		if text, ok := value.(string); ok && (text == "true" || text == "false") { // LlamaFactory's flags take such text too
-			value = text == "true"
+		if text, ok := value.(string); ok && (strings.EqualFold(text, "true") || strings.EqualFold(text, "false")) {
+			value = strings.EqualFold(text, "true") // LlamaFactory's flags take such text too
 		}
 		switch v := value.(type) {
 		case nil:

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"os/signal"
@@ -24,6 +25,11 @@ type process struct {
 
 // processes reads /proc.
 func processes() ([]process, error) {
+	if self, err := os.Readlink("/proc/self"); err != nil {
+		return nil, err
+	} else if self != strconv.Itoa(os.Getpid()) {
+		return nil, errors.New("/proc is of another namespace of processes")
+	}
 	entries, err := os.ReadDir("/proc")
 	if err != nil {
 		return nil, err

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"net/http"
 	"os"
+	"path/filepath"
+	"regexp"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -127,5 +129,36 @@ func TestUpstreamFrozen(t *testing.T) {
 	}
 	if !told {
 		t.Error("the request's line does not tell")
+	}
+}
+
+// TestFaultsTable: the tests that docs/faults.md names are there.
+func TestFaultsTable(t *testing.T) {
+	text, err := os.ReadFile(root + "/docs/faults.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var code strings.Builder
+	for _, pattern := range []string{"test/blackbox/*_test.go", "backends/proxy/*_test.go", "hub/*_test.go"} {
+		files, err := filepath.Glob(root + "/" + pattern)
+		if err != nil || len(files) == 0 {
+			t.Fatal(pattern, err)
+		}
+		for _, file := range files {
+			data, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			code.Write(data)
+		}
+	}
+	names := regexp.MustCompile(`Test[A-Z]\w+`).FindAllString(string(text), -1)
+	for _, name := range names {
+		if !strings.Contains(code.String(), "\nfunc "+name+"(") {
+			t.Errorf("there is no %s", name)
+		}
+	}
+	if len(names) < 30 {
+		t.Errorf("%d names", len(names))
 	}
 }

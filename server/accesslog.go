@@ -16,10 +16,10 @@ func (s *Server) observe(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		i := requestInfo(r)
 		rw := &i.response
-		rw.reset(w, s.cfg.WriteTimeout)
+		rw.reset(w, s.cfg.WriteTimeout, i.start)
 		s.metrics.inFlight.Inc()
 		defer func() { // also when a panic drops the connection
-			now := time.Now()
+			now := after(i.start)
 			s.metrics.inFlight.Dec()
 			s.record(r, i, now.Sub(i.start))
 			i.release(s.work)

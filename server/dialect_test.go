@@ -439,7 +439,7 @@ func TestKeepAlive(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := &slowWriter{header: http.Header{}, start: time.Now()}
 		out := &sse{w: &response{}}
-		out.w.reset(w, time.Minute)
+		out.w.reset(w, time.Minute, time.Now())
 		time.Sleep(40 * time.Second) // nothing is sent before the first event
 		out.buf = []byte("first")
 		if err := out.send(); err != nil {

@@ -143,7 +143,7 @@ func (g *generation) recount() {
 }
 
 func (g *generation) tokens(c *choiceAccount, n int) {
-	now := time.Now()
+	now := after(g.started)
 	if g.firstToken.IsZero() {
 		g.firstToken = now
 		g.m.ttft.Observe(now.Sub(g.started).Seconds())
@@ -180,7 +180,7 @@ func (g *generation) canceled() bool {
 func (g *generation) close() {
 	switch {
 	case g.usage != nil:
-		g.complete(time.Now())
+		g.complete(after(g.started))
 	case g.canceled():
 		g.all.canceled.Inc()
 		g.unfinished("abort")

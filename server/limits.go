@@ -21,7 +21,7 @@ func (s *Server) limits(next http.Handler) http.Handler {
 				i.body.ReadCloser = http.MaxBytesReader(w, r.Body, s.cfg.MaxBodyBytes)
 			}
 			// An error means a writer without deadlines, as in tests.
-			_ = i.body.rc.SetReadDeadline(time.Now().Add(s.cfg.ReadTimeout))
+			_ = i.body.rc.SetReadDeadline(after(i.start).Add(s.cfg.ReadTimeout))
 			r.Body = &i.body
 		}
 		next.ServeHTTP(w, r)
@@ -74,15 +74,19 @@ type response struct {
 	http.ResponseWriter
 	rc      http.ResponseController
 	timeout time.Duration
+	start   time.Time // of the request
 	armed   time.Time // when the write deadline was set
 	status  int       // 0 until the header is written
 	bytes   int64
 }
 
 // reset makes w, which is zero, a writer to next.
-func (w *response) reset(next http.ResponseWriter, timeout time.Duration) {
-	w.ResponseWriter, w.rc, w.timeout = next, *http.NewResponseController(next), timeout
+func (w *response) reset(next http.ResponseWriter, timeout time.Duration, start time.Time) {
+	w.ResponseWriter, w.rc, w.timeout, w.start = next, *http.NewResponseController(next), timeout, start
 }
+
+// after is the time now, told from start with one look at the clock, where time.Now takes two.
+func after(start time.Time) time.Time { return start.Add(time.Since(start)) }
 
 // Unwrap lets http.ResponseController through.
 func (w *response) Unwrap() http.ResponseWriter { return w.ResponseWriter }
@@ -122,7 +126,7 @@ func (w *response) Write(p []byte) (int, error) {
 	if w.status == 0 {
 		w.status = http.StatusOK
 	}
-	w.arm(time.Now())
+	w.arm(after(w.start))
 	n, err := w.ResponseWriter.Write(p)
 	w.bytes += int64(n)
 	return n, err
@@ -133,7 +137,7 @@ func (w *response) FlushError() error {
 	if w.status == 0 {
 		w.status = http.StatusOK
 	}
-	w.arm(time.Now())
+	w.arm(after(w.start))
 	return w.rc.Flush()
 }
 

@@ -68,7 +68,7 @@ func (s *sse) keepAlive() {
 
 // write is called with mu held.
 func (s *sse) write(p []byte) {
-	s.wrote = time.Now()
+	s.wrote = after(s.w.start)
 	if s.err == nil {
 		s.err = s.w.send(p, s.wrote)
 	}

@@ -94,7 +94,14 @@ func appendBody(dst []byte, r *http.Request) ([]byte, error) {
 }
 
 func decodeBytes(body []byte, v any) error {
-	if chat, ok := v.(*openapi.ChatCompletionRequest); ok && readChat(body, chat) {
+	quick := false
+	switch v := v.(type) {
+	case *openapi.ChatCompletionRequest:
+		quick = readChat(body, v)
+	case *openapi.CompletionRequest:
+		quick = readCompletion(body, v)
+	}
+	if quick {
 		return nil
 	}
 	if err := checkDepth(body); err != nil {

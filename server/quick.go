@@ -5,41 +5,105 @@ import (
 	"pagoda/openapi"
 )
 
-// quickChat reads what nearly all chats consist of: messages that are texts, and a few numbers.
-type quickChat struct {
-	jsonstring.Reader
-	body    *openapi.ChatCompletionRequest
-	message *openapi.ChatMessage
-	part    *openapi.ContentPart
-}
+// quickBody reads what nearly all requests consist of: texts, and a few numbers. It takes nothing else: no name given twice or not
+// known here, no null, no empty text or list where one could be taken for an absent one.
+type quickBody struct{ jsonstring.Reader }
 
 // readChat reads body into v, which is zero, as the JSON library would. It returns false, with v zero, if body is anything else
-// than the usual: a name given twice or not known here, null, an empty text or list, an error.
+// than the usual.
 func readChat(body []byte, v *openapi.ChatCompletionRequest) bool {
-	q := quickChat{body: v}
+	var q quickBody
 	q.Reset(body)
-	if q.Object(q.ofChat) && q.AtEnd() {
+	if q.Object(func(name []byte) bool { return q.ofChat(name, v) }) && q.AtEnd() {
 		return true
 	}
 	*v = openapi.ChatCompletionRequest{}
 	return false
 }
 
-func (q *quickChat) ofChat(name []byte) bool {
-	b := q.body
+// readCompletion is readChat for completions of one text.
+func readCompletion(body []byte, v *openapi.CompletionRequest) bool {
+	var q quickBody
+	q.Reset(body)
+	if q.Object(func(name []byte) bool { return q.ofCompletion(name, v) }) && q.AtEnd() {
+		return true
+	}
+	*v = openapi.CompletionRequest{}
+	return false
+}
+
+func (q *quickBody) ofChat(name []byte, b *openapi.ChatCompletionRequest) bool {
 	switch string(name) {
 	case "model":
 		return b.Model == "" && q.Text(&b.Model) && b.Model != ""
 	case "messages":
-		return b.Messages == nil && q.Array(q.nextMessage)
+		return b.Messages == nil && q.Array(func() bool {
+			b.Messages = append(b.Messages, openapi.ChatMessage{})
+			m := &b.Messages[len(b.Messages)-1]
+			return q.Object(func(name []byte) bool { return q.ofMessage(name, m) })
+		})
+	case "max_completion_tokens":
+		return once(&b.MaxCompletionTokens) && q.Int(b.MaxCompletionTokens)
+	}
+	return q.ofSampling(name, &b.Sampling)
+}
+
+func (q *quickBody) ofMessage(name []byte, m *openapi.ChatMessage) bool {
+	switch string(name) {
+	case "role":
+		return m.Role == "" && q.Text(&m.Role) && m.Role != ""
+	case "content":
+		return m.Content.Text == nil && m.Content.Parts == nil && q.ofContent(&m.Content)
+	case "name":
+		return once(&m.Name) && q.Text(m.Name)
+	}
+	return false
+}
+
+func (q *quickBody) ofContent(c *openapi.Content) bool {
+	if q.Peek() != '[' {
+		return once(&c.Text) && q.Text(c.Text)
+	}
+	return q.Array(func() bool {
+		c.Parts = append(c.Parts, openapi.ContentPart{})
+		p := &c.Parts[len(c.Parts)-1]
+		return q.Object(func(name []byte) bool { return q.ofPart(name, p) })
+	})
+}
+
+func (q *quickBody) ofPart(name []byte, p *openapi.ContentPart) bool {
+	switch string(name) {
+	case "type":
+		return p.Type == "" && q.Text(&p.Type) && p.Type != ""
+	case "text":
+		return once(&p.Text) && q.Text(p.Text)
+	}
+	return false
+}
+
+func (q *quickBody) ofCompletion(name []byte, b *openapi.CompletionRequest) bool {
+	switch string(name) {
+	case "model":
+		return b.Model == "" && q.Text(&b.Model) && b.Model != ""
+	case "prompt":
+		if b.Prompt.Texts != nil {
+			return false
+		}
+		b.Prompt.Texts = make([]string, 1)
+		return q.Text(&b.Prompt.Texts[0])
+	}
+	return q.ofSampling(name, &b.Sampling)
+}
+
+// ofSampling reads the members that both kinds of completion have.
+func (q *quickBody) ofSampling(name []byte, b *openapi.Sampling) bool {
+	switch string(name) {
 	case "stream":
 		return once(&b.Stream) && q.Bool(b.Stream)
 	case "stream_options":
-		return once(&b.StreamOptions) && q.Object(q.ofStreamOptions)
+		return once(&b.StreamOptions) && q.Object(func(name []byte) bool { return q.ofStreamOptions(name, b.StreamOptions) })
 	case "max_tokens":
 		return once(&b.MaxTokens) && q.Int(b.MaxTokens)
-	case "max_completion_tokens":
-		return once(&b.MaxCompletionTokens) && q.Int(b.MaxCompletionTokens)
 	case "n":
 		return once(&b.N) && q.Int(b.N)
 	case "temperature":
@@ -64,6 +128,10 @@ func (q *quickChat) ofChat(name []byte) bool {
 	return false
 }
 
+func (q *quickBody) ofStreamOptions(name []byte, o *openapi.StreamOptions) bool {
+	return string(name) == "include_usage" && once(&o.IncludeUsage) && q.Bool(o.IncludeUsage)
+}
+
 // once makes room for a member's value; false if the member was there before.
 func once[T any](p **T) bool {
 	if *p != nil {
@@ -71,51 +139,4 @@ func once[T any](p **T) bool {
 	}
 	*p = new(T)
 	return true
-}
-
-func (q *quickChat) ofStreamOptions(name []byte) bool {
-	o := q.body.StreamOptions
-	return string(name) == "include_usage" && once(&o.IncludeUsage) && q.Bool(o.IncludeUsage)
-}
-
-func (q *quickChat) nextMessage() bool {
-	q.body.Messages = append(q.body.Messages, openapi.ChatMessage{})
-	q.message = &q.body.Messages[len(q.body.Messages)-1]
-	return q.Object(q.ofMessage)
-}
-
-func (q *quickChat) ofMessage(name []byte) bool {
-	m := q.message
-	switch string(name) {
-	case "role":
-		return m.Role == "" && q.Text(&m.Role) && m.Role != ""
-	case "content":
-		if m.Content.Text != nil || m.Content.Parts != nil {
-			return false
-		}
-		if q.Peek() == '[' {
-			return q.Array(q.nextPart)
-		}
-		return once(&m.Content.Text) && q.Text(m.Content.Text)
-	case "name":
-		return once(&m.Name) && q.Text(m.Name)
-	}
-	return false
-}
-
-func (q *quickChat) nextPart() bool {
-	c := &q.message.Content
-	c.Parts = append(c.Parts, openapi.ContentPart{})
-	q.part = &c.Parts[len(c.Parts)-1]
-	return q.Object(q.ofPart)
-}
-
-func (q *quickChat) ofPart(name []byte) bool {
-	switch string(name) {
-	case "type":
-		return q.part.Type == "" && q.Text(&q.part.Type) && q.part.Type != ""
-	case "text":
-		return once(&q.part.Text) && q.Text(q.part.Text)
-	}
-	return false
 }

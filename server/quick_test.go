@@ -2,15 +2,14 @@ package server
 
 import (
 	"reflect"
+	"slices"
 	"testing"
 
 	"github.com/go-json-experiment/json"
-
-	"pagoda/openapi"
 )
 
-// quickCases are chats by whether they are read the quick way.
-var quickCases = map[string]bool{
+// quickChats are chats by whether they are read the quick way.
+var quickChats = map[string]bool{
 	`{"model":"m","messages":[{"role":"user","content":"hi"}]}`:                                                                     true,
 	` { "messages" : [ { "content" : "a\n\"é\u00e9\ud83d\ude00" , "role" : "user" , "name" : "x" } ] , "model" : "m" } `:            true,
 	`{"model":"m","messages":[{"role":"system","content":""},{"role":"user","content":[{"type":"text","text":"a"},{"type":"b"}]}]}`: true,
@@ -53,11 +52,25 @@ var quickCases = map[string]bool{
 	``:                                                   false,
 }
 
+// quickCompletions are completions likewise.
+var quickCompletions = map[string]bool{
+	`{"model":"m","prompt":"hi","max_tokens":16,"temperature":0,"stream":true,"stream_options":{"include_usage":true},"ignore_eos":true}`: true,
+	`{"prompt":""}`:               true,
+	`{"prompt":"a","prompt":"b"}`: false,
+	`{"prompt":["a"]}`:            false,
+	`{"prompt":[1]}`:              false,
+	`{"prompt":null}`:             false,
+	`{"prompt":"a","echo":true}`:  false,
+	`{"prompt":"a"`:               false,
+	`{"model":"a","model":"a"}`:   false,
+	`{"messages":[]}`:             false,
+}
+
 // checkQuick compares the quick way with the other where it goes.
-func checkQuick(t *testing.T, data string) (quick bool) {
+func checkQuick[T any](t *testing.T, data string, read func([]byte, *T) bool) (quick bool) {
 	t.Helper()
-	var got, want openapi.ChatCompletionRequest
-	if !readChat([]byte(data), &got) {
+	var got, want T
+	if !read([]byte(data), &got) {
 		if !reflect.DeepEqual(got, want) {
 			t.Errorf("%s: not read, but something stays: %+v", data, got)
 		}
@@ -72,23 +85,32 @@ func checkQuick(t *testing.T, data string) (quick bool) {
 	return true
 }
 
-func TestQuickChat(t *testing.T) {
-	for data, want := range quickCases {
-		if quick := checkQuick(t, data); quick != want {
+func TestQuick(t *testing.T) {
+	for data, want := range quickChats {
+		if quick := checkQuick(t, data, readChat); quick != want {
 			t.Errorf("%s: read the quick way: %v", data, quick)
 		}
 	}
-	for _, params := range [][]param{sharedParams, chatParams} {
-		for _, p := range params {
-			checkQuick(t, body(chatStart, p.members))
+	for data, want := range quickCompletions {
+		if quick := checkQuick(t, data, readCompletion); quick != want {
+			t.Errorf("%s: read the quick way: %v", data, quick)
 		}
+	}
+	for _, p := range slices.Concat(sharedParams, chatParams, completionParams) {
+		checkQuick(t, body(chatStart, p.members), readChat)
+		checkQuick(t, body(completionStart, p.members), readCompletion)
 	}
 }
 
-// FuzzQuickChat: whatever the quick way reads, the JSON library reads alike.
-func FuzzQuickChat(f *testing.F) {
-	for data := range quickCases {
-		f.Add(data)
+// FuzzQuick: whatever the quick way reads, the JSON library reads alike.
+func FuzzQuick(f *testing.F) {
+	for _, cases := range []map[string]bool{quickChats, quickCompletions} {
+		for data := range cases {
+			f.Add(data)
+		}
 	}
-	f.Fuzz(func(t *testing.T, data string) { checkQuick(t, data) })
+	f.Fuzz(func(t *testing.T, data string) {
+		checkQuick(t, data, readChat)
+		checkQuick(t, data, readCompletion)
+	})
 }

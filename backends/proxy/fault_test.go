@@ -3,6 +3,7 @@ package proxy_test
 import (
 	"bufio"
 	"context"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -69,12 +70,15 @@ func (f *fakeProcess) signal(t testing.TB, s syscall.Signal) {
 	_ = f.cmd.Process.Signal(s) // it may have ended
 }
 
-// attachTo makes an engine in front of processes. Their health checks take no longer than moments.
-func attachTo(t testing.TB, times proxy.Times, fakes ...*fakeProcess) *rig {
+// moment is long enough for a health check.
+const moment = 100 * time.Millisecond
+
+// attachTo makes an engine in front of processes. health is how long their health checks may take.
+func attachTo(t testing.TB, times proxy.Times, health time.Duration, fakes ...*fakeProcess) *rig {
 	t.Helper()
 	r := &rig{log: &logBuffer{}, metrics: proxy.NewMetrics()}
 	cfg := proxy.Config{Dialect: dialects["vllm"](), Name: "m", Times: times, Metrics: r.metrics, Log: zerolog.New(r.log)}
-	cfg.Dialect.HealthTimeout = 100 * time.Millisecond
+	cfg.Dialect.HealthTimeout = health
 	for _, f := range fakes {
 		cfg.URLs = append(cfg.URLs, f.url)
 	}
@@ -134,7 +138,7 @@ func TestFrozen(t *testing.T) {
 	times := quick
 	times.Stall, times.Wait = time.Second, limit
 	f := startFake(t, "--fake-chunk-ms", "5")
-	r := attachTo(t, times, f)
+	r := attachTo(t, times, moment, f)
 	begun, stream := begin(r, ask("count 1000"))
 	_, plain := begin(r, whole("wait 200"))
 	<-begun
@@ -167,7 +171,7 @@ func TestFrozenIdle(t *testing.T) {
 	times := quick
 	times.Wait = 100 * time.Millisecond
 	f := startFake(t)
-	r := attachTo(t, times, f)
+	r := attachTo(t, times, moment, f)
 	f.signal(t, syscall.SIGSTOP)
 	r.wantLog(t, `"message":"upstream is down"`, "deadline exceeded")
 	s := collect(t.Context(), r, ask("say x"))
@@ -235,7 +239,7 @@ func spawnHere(t testing.TB, times proxy.Times, flags map[string]any) *rig {
 		t.Fatal(err)
 	}
 	cfg.Times, cfg.Metrics, cfg.Log = times, r.metrics, zerolog.New(r.log)
-	cfg.Dialect.HealthTimeout = 100 * time.Millisecond
+	cfg.Dialect.HealthTimeout = moment
 	r.Engine = start(t, cfg)
 	return r
 }
@@ -246,7 +250,7 @@ func TestKilledWhole(t *testing.T) {
 	t.Run("attached", func(t *testing.T) {
 		t.Parallel()
 		fakes := []*fakeProcess{startFake(t), startFake(t)}
-		r := attachTo(t, quick, fakes...)
+		r := attachTo(t, quick, moment, fakes...)
 		eventually(t, "both are up", func() bool { return r.count(t, "pagoda_upstream_up") == 2 })
 		_, plain := begin(r, whole("wait 200"))
 		r.atUpstream(t, 1)
@@ -369,7 +373,7 @@ func TestLostPackets(t *testing.T) {
 	times := quick
 	times.Lost, times.Wait = time.Second, limit
 	first, second := startFake(t, "--fake-loses-packets"), startFake(t)
-	r := attachTo(t, times, first, second)
+	r := attachTo(t, times, moment, first, second)
 	eventually(t, "both are up", func() bool { return r.count(t, "pagoda_upstream_up") == 2 })
 	var streams []chan *said
 	for range 2 { // one each
@@ -397,4 +401,67 @@ func TestLostPackets(t *testing.T) {
 	}
 	first.signal(t, syscall.SIGUSR2)
 	eventually(t, "it is up again", func() bool { return r.count(t, "pagoda_upstream_up") == 2 })
+}
+
+// TestFrozenCalls: requests that are no generations end as well when their server is stopped: those that may be sent again are, by the
+// server once it goes on, what is passed on as it is fails.
+func TestFrozenCalls(t *testing.T) {
+	t.Parallel()
+	times := quick
+	times.Stall, times.Wait = 500*time.Millisecond, limit
+	f := startFake(t)
+	r := attachTo(t, times, limit, f)
+	embedded, forwarded := make(chan error, 1), make(chan error, 1)
+	f.signal(t, syscall.SIGSTOP)
+	go func() {
+		_, err := r.Embed(context.Background(), &engine.EmbedRequest{Pooling: engine.Pooling{Model: "m"}, Inputs: []engine.Input{{Text: "a"}}})
+		embedded <- err
+	}()
+	go func() {
+		_, err := r.Forward(context.Background(), &engine.RawRequest{Model: "m", Method: http.MethodPost, Path: "/pooling", Body: []byte(`{"model":"m"}`)})
+		forwarded <- err
+	}()
+	if err := <-forwarded; err == nil || engine.AsError(err).Code != engine.Timeout {
+		t.Errorf("passed on: %v", err)
+	}
+	r.wantLog(t, "upstream gives no sign of life: its requests end", "sending the request again")
+	f.signal(t, syscall.SIGCONT)
+	if err := <-embedded; err != nil {
+		t.Errorf("embedded: %v", err)
+	}
+	if stalled, ok := r.count(t, "pagoda_upstream_requests_total", "outcome=stalled"), r.count(t, "pagoda_upstream_requests_total", "outcome=ok"); stalled != 2 || ok != 1 {
+		t.Errorf("%v stalled, %v ok", stalled, ok)
+	}
+	eventually(t, "nothing is in flight", func() bool { return r.count(t, "pagoda_upstream_in_flight") == 0 })
+}
+
+// TestKilledEmbedding: a server is killed before it answers; another does.
+func TestKilledEmbedding(t *testing.T) {
+	t.Parallel()
+	fakes := []*fakeProcess{startFake(t), startFake(t)}
+	r := attachTo(t, quick, limit, fakes...)
+	eventually(t, "both are up", func() bool { return r.count(t, "pagoda_upstream_up") == 2 })
+	for _, f := range fakes {
+		f.signal(t, syscall.SIGSTOP) // so that it cannot answer before it is killed
+	}
+	embedded := make(chan error, 1)
+	go func() {
+		_, err := r.Embed(context.Background(), &engine.EmbedRequest{Pooling: engine.Pooling{Model: "m"}, Inputs: []engine.Input{{Text: "a"}}})
+		embedded <- err
+	}()
+	r.atUpstream(t, 1)
+	for _, f := range fakes {
+		if r.count(t, "pagoda_upstream_in_flight", "upstream="+f.id()) == 1 {
+			f.signal(t, syscall.SIGKILL)
+		} else {
+			f.signal(t, syscall.SIGCONT)
+		}
+	}
+	if err := <-embedded; err != nil {
+		t.Error(err)
+	}
+	r.wantLog(t, "sending the request again")
+	if broken := r.count(t, "pagoda_upstream_requests_total", "outcome=broken"); broken != 1 {
+		t.Errorf("%v broken", broken)
+	}
 }

@@ -36,53 +36,59 @@ func (e *Engine) Forward(ctx context.Context, req *engine.RawRequest) (*engine.R
 		e.end()
 		return nil, err
 	}
-	ctx, cancel := context.WithCancel(ctx)
-	stopCut := context.AfterFunc(e.over, cancel)
-	release := func(o outcome) {
-		stopCut()
-		cancel()
-		e.pool.give(r, o)
+	up, err := e.forwarded(ctx, req, r, e.upstreamName(n, adapter))
+	if err != nil {
+		e.pool.give(r, neither)
 		e.end()
+		return nil, err
 	}
+	l, tied, cancel := tie(ctx)
+	e.lines.join(l, r)
+	release := func(err error) error {
+		err = e.conclude(ctx, l, r, err, false)
+		e.lines.leave(l)
+		cancel()
+		e.end()
+		return err
+	}
+	resp, err := r.fresh.Do(up.WithContext(tied))
+	if err != nil {
+		return nil, clientError(release(&brokenError{err}))
+	}
+	r.alive()
+	if resp.StatusCode == http.StatusUnauthorized || resp.StatusCode == http.StatusForbidden { // it is about our key, not the client's
+		resp.Body.Close()
+		return nil, clientError(release(upstreamError(resp.StatusCode, nil)))
+	}
+	return &engine.RawResponse{Status: resp.StatusCode, ContentType: resp.Header.Get("Content-Type"),
+		Body: &releasing{resp.Body, r, nil, release}}, nil
+}
+
+// forwarded is the request that is passed on for req.
+func (e *Engine) forwarded(ctx context.Context, req *engine.RawRequest, r *replica, model string) (*http.Request, error) {
 	body := req.Body
 	if len(body) > 0 {
-		if body, err = renameModel(body, e.upstreamName(n, adapter)); err != nil {
-			release(neither)
+		var err error
+		if body, err = renameModel(body, model); err != nil {
 			return nil, err
 		}
 	}
-	var up *http.Request
-	if up, err = r.request(ctx, req.Method, req.Path, r.key, body); err != nil {
-		release(neither)
+	up, err := r.request(ctx, req.Method, req.Path, r.key, body)
+	if err != nil {
 		return nil, engine.AsError(err)
 	}
 	if req.ContentType != "" {
 		up.Header.Set("Content-Type", req.ContentType)
 	}
-	resp, err := r.fresh.Do(up)
-	if err != nil {
-		result := broken
-		if ctx.Err() != nil {
-			result = neither
-		}
-		release(result)
-		return nil, clientError(&brokenError{err})
-	}
-	r.alive()
-	if resp.StatusCode == http.StatusUnauthorized || resp.StatusCode == http.StatusForbidden { // it is about our key, not the client's
-		resp.Body.Close()
-		release(failed)
-		return nil, upstreamError(resp.StatusCode, nil)
-	}
-	return &engine.RawResponse{Status: resp.StatusCode, ContentType: resp.Header.Get("Content-Type"),
-		Body: &releasing{resp.Body, r, func() { release(answered) }}}, nil
+	return up, nil
 }
 
 // releasing counts a request out when its answer is closed.
 type releasing struct {
 	io.ReadCloser
 	r       *replica
-	release func()
+	broken  error // of the connection
+	release func(error) error
 }
 
 func (b *releasing) Read(p []byte) (int, error) {
@@ -90,12 +96,15 @@ func (b *releasing) Read(p []byte) (int, error) {
 	if n > 0 {
 		b.r.alive()
 	}
+	if err != nil && err != io.EOF {
+		b.broken = &brokenError{err}
+	}
 	return n, err
 }
 
 func (b *releasing) Close() error {
 	err := b.ReadCloser.Close()
-	b.release()
+	_ = b.release(b.broken) // which counts it; the reader has it already
 	return err
 }
 

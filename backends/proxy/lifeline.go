@@ -53,6 +53,12 @@ func (l *lifeline) why() error {
 	return l.cause
 }
 
+// tie makes a context that ends with ctx, or when its lifeline is cut.
+func tie(ctx context.Context) (*lifeline, context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(ctx)
+	return &lifeline{conn: canceler(cancel)}, ctx, cancel
+}
+
 // canceler closes by ending a context.
 type canceler context.CancelFunc
 

@@ -228,37 +228,47 @@ func (e *Engine) generate(ctx context.Context, req *engine.Request, yield func(e
 	defer enc.free()
 	arrived := time.Now()
 	links := e.pool.links(req)
-	var avoid []*replica
-	stale := false // the last try met a connection that the upstream had closed
-	for sent := 0; ; {
-		r, n, err := e.pool.take(ctx, adapter, links, avoid)
+	for t := (tries{arrived: arrived}); ; {
+		r, n, err := e.pool.take(ctx, adapter, links, t.avoid)
 		if err != nil {
 			return err
 		}
 		a := newAnswer(req, n.maxLen, arrived, yield)
-		err = e.try(ctx, r, stale, enc, e.upstreamName(n, adapter), a)
-		if _, unsent := errors.AsType[*notSentError](err); !unsent {
-			sent++
-		}
-		if err == nil || a.begun || a.left || ctx.Err() != nil || sent >= maxSent || !retryable(err) {
+		err = e.try(ctx, r, t.stale, enc, e.upstreamName(n, adapter), a)
+		if err == nil || a.begun || a.left || !e.again(ctx, &t, req.ID, r, err) {
 			return err
 		}
-		if time.Since(arrived) > e.cfg.Times.Wait && sent == 0 {
-			return err
-		}
-		if _, stale = errors.AsType[*staleError](err); !stale {
-			avoid = append(avoid, r)
-		}
-		if lacks(err) {
-			select {
-			case <-time.After(lackPause): // other requests end meanwhile
-			case <-ctx.Done():
-			}
-		}
-		e.cfg.Metrics.retries.WithLabelValues(e.name).Inc()
-		e.cfg.Log.Warn().Str("request_id", req.ID).Str("model", e.name).Str("upstream", r.id).Err(err).
-			Msg("sending the request again")
 	}
+}
+
+// tries are those of one request.
+type tries struct {
+	arrived time.Time
+	sent    int        // those that an upstream may have seen
+	avoid   []*replica // where one failed
+	stale   bool       // the last one met a connection that the upstream had closed
+}
+
+// again says, after a try at r that failed with err, whether another may help, which t then prepares.
+func (e *Engine) again(ctx context.Context, t *tries, id string, r *replica, err error) bool {
+	if _, unsent := errors.AsType[*notSentError](err); !unsent {
+		t.sent++
+	}
+	if ctx.Err() != nil || t.sent >= maxSent || !retryable(err) || t.sent == 0 && time.Since(t.arrived) > e.cfg.Times.Wait {
+		return false
+	}
+	if _, t.stale = errors.AsType[*staleError](err); !t.stale {
+		t.avoid = append(t.avoid, r)
+	}
+	if lacks(err) {
+		select {
+		case <-time.After(lackPause): // other requests end meanwhile
+		case <-ctx.Done():
+		}
+	}
+	e.cfg.Metrics.retries.WithLabelValues(e.name).Inc()
+	e.cfg.Log.Warn().Str("request_id", id).Str("model", e.name).Str("upstream", r.id).Err(err).Msg("sending the request again")
+	return true
 }
 
 // try sends req to r, over a fresh connection if that is asked for, and tells the pool how it went.
@@ -273,12 +283,17 @@ func (e *Engine) try(ctx context.Context, r *replica, fresh bool, enc *encoded, 
 	if !a.first.IsZero() {
 		e.cfg.Metrics.first.WithLabelValues(e.name, r.id).Observe(a.first.Sub(began).Seconds())
 	}
+	return e.conclude(ctx, l, r, err, a.left)
+}
+
+// conclude counts a try that ended with err, or that the client has left, and tells the pool. ctx is the client's.
+func (e *Engine) conclude(ctx context.Context, l *lifeline, r *replica, err error, left bool) error {
 	label, o := outcomeOK, answered
 	switch cause := cmp.Or(l.why(), context.Cause(ctx)); {
 	case cause == errStalled:
 		err = &brokenError{errStalled}
 		label, o = outcomeStalled, failed
-	case cause != nil || a.left:
+	case cause != nil || left:
 		label, o = outcomeCanceled, neither
 		if cause != nil {
 			err = canceled(cause)

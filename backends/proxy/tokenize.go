@@ -2,15 +2,18 @@ package proxy
 
 import (
 	"context"
+	"errors"
 	"io"
+	"net"
 	"net/http"
+	"time"
 
 	jsonv2 "github.com/go-json-experiment/json"
 
 	"pagoda/engine"
 )
 
-// call posts a small request to an upstream that is up and reads its JSON answer into out.
+// call posts a request that has no stream to an upstream that is up, to another if that fails, and reads the JSON answer into out.
 func (e *Engine) call(ctx context.Context, path, model string, body func(o *object), out any) error {
 	adapter, err := e.resolve(model)
 	if err != nil {
@@ -20,30 +23,36 @@ func (e *Engine) call(ctx context.Context, path, model string, body func(o *obje
 		return err
 	}
 	defer e.end()
-	r, n, err := e.pool.take(ctx, adapter, nil, nil)
-	if err != nil {
-		return err
-	}
-	var o object
-	o.text("model", e.upstreamName(n, adapter))
-	body(&o)
-	err = r.call(ctx, path, o.end(), out)
-	result := answered
-	if err != nil {
-		_, result = classify(err)
-		if ctx.Err() != nil {
-			result = neither
+	for t := (tries{arrived: time.Now()}); ; {
+		r, n, err := e.pool.take(ctx, adapter, nil, t.avoid)
+		if err != nil {
+			return err
+		}
+		var o object
+		o.text("model", e.upstreamName(n, adapter))
+		body(&o)
+		if err = e.tryCall(ctx, r, path, o.end(), out); err == nil {
+			return nil
+		}
+		if !e.again(ctx, &t, "", r, err) {
+			return clientError(err)
 		}
 	}
-	e.pool.give(r, result)
-	if err != nil {
-		return clientError(err)
-	}
-	return nil
+}
+
+func (e *Engine) tryCall(ctx context.Context, r *replica, path string, body []byte, out any) error {
+	l, tied, cancel := tie(ctx)
+	defer cancel()
+	e.lines.join(l, r)
+	defer e.lines.leave(l)
+	return e.conclude(ctx, l, r, r.call(tied, path, body, out), false)
 }
 
 func (r *replica) call(ctx context.Context, path string, body []byte, out any) error {
 	resp, err := r.do(ctx, http.MethodPost, path, r.key, body)
+	if op, ok := errors.AsType[*net.OpError](err); ok && op.Op == "dial" {
+		return &notSentError{op}
+	}
 	if err != nil {
 		return &brokenError{err}
 	}

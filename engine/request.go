@@ -109,6 +109,9 @@ type Output struct {
 	SkipSpecial *bool
 	// TokenIDs says that the ids are wanted. The native engine always has them; an upstream is only asked for them then.
 	TokenIDs bool
+	// NameByID asks for "token_id:5" in place of the texts of tokens whose log-probabilities are told. The server writes that where
+	// the ids are known; an upstream is asked for it.
+	NameByID bool
 	// Whole says that nothing reads the answer before its end, so that few large events do as well as many small ones.
 	Whole bool
 	// Raw yields text as generated: no tool-call and no reasoning parsing even for a Chat.

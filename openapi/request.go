@@ -66,6 +66,7 @@ type Sampling struct {
 	LogitBias         map[int32]*float64 `json:"logit_bias"`
 	SkipSpecialTokens *bool              `json:"skip_special_tokens"`
 	ReturnTokenIDs    *bool              `json:"return_token_ids"`
+	NameByID          *bool              `json:"return_tokens_as_token_ids"`
 	Stream            *bool              `json:"stream"`
 	StreamOptions     *StreamOptions     `json:"stream_options"`
 	Priority          *int               `json:"priority"`

@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"fmt"
 	"time"
 	"unicode/utf8"
 
@@ -66,15 +67,18 @@ func (l *completionLogprobs) take() *openapi.CompletionLogprobs {
 }
 
 // firstToken returns the text of a prompt's first token, which has no logprob to tell it.
-func (s *Server) firstToken(ctx context.Context, model string, p *engine.Prompt) (string, error) {
+func (s *Server) firstToken(ctx context.Context, req *engine.Request, p *engine.Prompt) (string, error) {
 	if p == nil || len(p.Tokens) == 0 {
 		return "", nil
+	}
+	if req.Output.NameByID {
+		return fmt.Sprintf("token_id:%d", p.Tokens[0]), nil
 	}
 	t, err := s.tokenizer()
 	if err != nil {
 		return "", err
 	}
-	texts, err := t.TokenText(ctx, model, p.Tokens[:1])
+	texts, err := t.TokenText(ctx, req.Model, p.Tokens[:1])
 	if err != nil || len(texts) == 0 {
 		return "", err
 	}
@@ -91,7 +95,7 @@ type completionStream struct {
 
 func (s *Server) newCompletionStream(ctx context.Context, reqs []*engine.Request, out *reply) *completionStream {
 	c := &completionStream{progress: newProgress(out, len(reqs)), reqs: reqs,
-		firstToken: func(p *engine.Prompt) (string, error) { return s.firstToken(ctx, out.model, p) }}
+		firstToken: func(p *engine.Prompt) (string, error) { return s.firstToken(ctx, reqs[0], p) }}
 	c.logprobs = make([]completionLogprobs, len(c.opened))
 	for i := range c.logprobs {
 		c.logprobs[i].top = orZero(reqs[0].Output.Logprobs)

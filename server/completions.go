@@ -210,7 +210,7 @@ func (s *Server) completionChoice(r *http.Request, req *engine.Request, out *rep
 	if out.logprobs {
 		l := &completionLogprobs{top: *req.Output.Logprobs}
 		if out.echo != nil {
-			first, err := s.firstToken(r.Context(), req.Model, prompt)
+			first, err := s.firstToken(r.Context(), req, prompt)
 			if err != nil {
 				return choice, err
 			}

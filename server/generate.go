@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"fmt"
 	"net/http"
 	"time"
 
@@ -36,6 +37,9 @@ func (s *Server) generate(r *http.Request, prompt int, req *engine.Request, each
 		}
 		g.event(&ev)
 		pe.Event = ev
+		if req.Output.NameByID {
+			nameByID(&pe.Event)
+		}
 		if err := each(pe); err != nil {
 			g.left = true
 			return err
@@ -46,6 +50,28 @@ func (s *Server) generate(r *http.Request, prompt int, req *engine.Request, each
 		return g.failed
 	}
 	return nil
+}
+
+// nameByID puts ids in the place of the texts of tokens whose log-probabilities ev tells. Those without an id have another server's
+// word, which was asked for the same.
+func nameByID(ev *engine.Event) {
+	name := func(t *engine.TokenLogprob) {
+		if t.Token >= 0 {
+			t.Bytes = fmt.Appendf(nil, "token_id:%d", t.Token)
+		}
+	}
+	lists := [][]engine.Logprob{ev.Logprobs}
+	if ev.Prompt != nil {
+		lists = append(lists, ev.Prompt.Logprobs)
+	}
+	for _, list := range lists {
+		for i := range list {
+			name(&list[i].TokenLogprob)
+			for k := range list[i].Top {
+				name(&list[i].Top[k])
+			}
+		}
+	}
 }
 
 // causeOf says why a generation failed: if its context ended, that is the reason, whatever the engine made of it.

@@ -74,6 +74,7 @@ func (c *checker) sampling(b *openapi.Sampling, maxN int, req *engine.Request, o
 	req.CacheSalt, req.Priority = orZero(b.CacheSalt), orZero(b.Priority)
 	req.SpeculativeTokens = b.SpeculativeTokens
 	out.n, out.maxChoices = req.Sampling.N, req.Sampling.N
+	req.Output.NameByID = isTrue(b.NameByID)
 	out.tokenIDs = isTrue(b.ReturnTokenIDs)
 	c.streaming(b, out)
 	req.Output.TokenIDs, req.Output.Whole = out.tokenIDs || out.continuousUsage, !out.stream

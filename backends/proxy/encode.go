@@ -289,6 +289,7 @@ func (e *encoding) output(req *engine.Request) {
 	}
 	e.optionalValue("prompt_logprobs", o.PromptLogprobs != nil, o.PromptLogprobs)
 	e.optionalBool("skip_special_tokens", o.SkipSpecial)
+	e.optionalTrue("return_tokens_as_token_ids", o.NameByID)
 	if o.TokenIDs || o.PromptLogprobs != nil {
 		e.optionalTrue("return_token_ids", true)
 		if also, ok := e.d.Fields["return_prompt_token_ids"]; ok {

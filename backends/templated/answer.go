@@ -2,6 +2,8 @@ package templated
 
 import (
 	"slices"
+	"strconv"
+	"strings"
 	"time"
 
 	"pagoda/backends/native/codec"
@@ -18,8 +20,10 @@ type answer struct {
 	end     []int32 // tokens that end a choice
 	choices []choice
 	open    int // choices that go on
-	usage   engine.Usage
-	out     engine.Event // the latest event
+	// namesByID says that the upstream was asked for ids of alternatives in the place of their texts.
+	namesByID bool
+	usage     engine.Usage
+	out       engine.Event // the latest event
 }
 
 // choice is a choice on its way. Its answer may be over, by a stop string or the only call allowed, before the upstream sees that:
@@ -127,5 +131,12 @@ func (a *answer) finish(c *choice, out, ev *engine.Event) {
 func (a *answer) logprob(l engine.Logprob, id int32) engine.Logprob {
 	l.Token, l.Bytes = id, a.codec.Tokenizer().Bytes(id)
 	l.Top = l.Top[:min(len(l.Top), *a.req.Output.Logprobs)]
+	for i := range l.Top {
+		top := &l.Top[i]
+		digits, ok := strings.CutPrefix(string(top.Bytes), "token_id:")
+		if id, err := strconv.ParseInt(digits, 10, 32); a.namesByID && ok && err == nil {
+			top.Token, top.Bytes = int32(id), a.codec.Tokenizer().Bytes(int32(id))
+		}
+	}
 	return l
 }

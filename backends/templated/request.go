@@ -70,6 +70,8 @@ func (e *Engine) upstream(ctx context.Context, req *engine.Request, a *answer) (
 	up.Sampling.Stop = e.codec.StopStrings(req)
 	up.Sampling.IncludeStop = false
 	up.Output.TokenIDs = true
+	a.namesByID = e.o.NamesByID && req.Output.Logprobs != nil
+	up.Output.NameByID = a.namesByID
 	if skip := req.Output.SkipSpecial; skip != nil && *skip {
 		up.Output.SkipSpecial = nil
 	}

@@ -25,6 +25,8 @@ type Options struct {
 	Sampling engine.SamplingDefaults
 	MaxLen   int // most tokens of prompt and answer together where the upstream does not tell; 0: unknown
 	MaxStops int // stop strings that the upstream takes; 0: any number
+	// NamesByID says that the upstream can tell tokens of log-probabilities by id (engine.Output.NameByID).
+	NamesByID bool
 }
 
 // Engine is a proxy engine whose requests are completed by the configuration. What is not said here is the proxy engine's.

@@ -78,6 +78,7 @@ func inFront(t testing.TB, d *proxy.Dialect, url string, o templated.Options) *t
 	if o.MaxStops == 0 {
 		o.MaxStops = d.MaxStops
 	}
+	_, o.NamesByID = d.Fields["return_tokens_as_token_ids"]
 	e := templated.New(p, o)
 	closeAtEnd(t, e)
 	return e
@@ -340,8 +341,7 @@ func differ(got, want *answer) string {
 			return fmt.Sprintf("%d log-probabilities, want %d", len(g.Logprobs), len(w.Logprobs))
 		}
 		for k := range w.Logprobs {
-			if a, b := g.Logprobs[k], w.Logprobs[k]; !sameLogprob(a.TokenLogprob, b.TokenLogprob, true) || !slices.EqualFunc(a.Top, b.Top,
-				func(a, b engine.TokenLogprob) bool { return sameLogprob(a, b, false) }) {
+			if a, b := g.Logprobs[k], w.Logprobs[k]; !sameLogprob(a.TokenLogprob, b.TokenLogprob) || !slices.EqualFunc(a.Top, b.Top, sameLogprob) {
 				return fmt.Sprintf("token %d: %+v, want %+v", k, a, b)
 			}
 		}
@@ -358,9 +358,8 @@ func differ(got, want *answer) string {
 	return ""
 }
 
-// sameLogprob compares; a completion's alternatives have no ids.
-func sameLogprob(a, b engine.TokenLogprob, ids bool) bool {
-	return math.Abs(a.Logprob-b.Logprob) <= 1e-6 && string(a.Bytes) == string(b.Bytes) && (!ids || a.Token == b.Token)
+func sameLogprob(a, b engine.TokenLogprob) bool {
+	return math.Abs(a.Logprob-b.Logprob) <= 1e-6 && string(a.Bytes) == string(b.Bytes) && a.Token == b.Token
 }
 
 // fake starts a fake and an engine with the built-in model's own template in front of it.

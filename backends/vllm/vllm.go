@@ -24,7 +24,7 @@ func Dialect() *proxy.Dialect {
 			"cache_salt": "cache_salt", "return_token_ids": "return_token_ids", "add_special_tokens": "add_special_tokens",
 			"add_generation_prompt": "add_generation_prompt", "continue_final_message": "continue_final_message",
 			"chat_template_kwargs": "chat_template_kwargs", "prompt_logprobs": "prompt_logprobs",
-			"truncate_prompt_tokens": "truncate_prompt_tokens", "truncation_side": "truncation_side",
+			"return_tokens_as_token_ids": "return_tokens_as_token_ids", "truncate_prompt_tokens": "truncate_prompt_tokens", "truncation_side": "truncation_side",
 		},
 		Developer:     true, // it maps the role itself where a template lacks it
 		MaxStops:      4,    // VLLM_MAX_STOP_STRINGS

@@ -55,7 +55,9 @@ func connect(ctx context.Context, cfg *config.Config, noWait bool, metrics *prox
 		}
 		return nil, err
 	}
-	o.MaxLen, o.MaxStops = cfg.MaxModelLen, upstreamKinds[cfg.InferBackend].dialect(cfg).MaxStops
+	d := upstreamKinds[cfg.InferBackend].dialect(cfg)
+	o.MaxLen, o.MaxStops = cfg.MaxModelLen, d.MaxStops
+	_, o.NamesByID = d.Fields["return_tokens_as_token_ids"]
 	return templated.New(p, o), nil
 }
 

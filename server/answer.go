@@ -229,14 +229,6 @@ func (c *choice) call(d engine.ToolCallDelta) error {
 	return nil
 }
 
-func usageOf(u engine.Usage) openapi.Usage {
-	return openapi.Usage{
-		PromptTokens: u.Prompt, CompletionTokens: u.Completion, TotalTokens: u.Prompt + u.Completion,
-		PromptTokensDetails:     openapi.PromptTokensDetails{CachedTokens: u.Cached},
-		CompletionTokensDetails: openapi.CompletionTokensDetails{ReasoningTokens: u.Reasoning},
-	}
-}
-
 // tokenString shows a token's bytes as text. A part of a character is written as OpenAI does, so that different
 // tokens have different names.
 func tokenString(b []byte) string {

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"pagoda/engine"
+	"pagoda/jsonstring"
 	"pagoda/openapi"
 )
 
@@ -37,14 +38,16 @@ func (s *Server) completions(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	a, err := s.collect(r, reqs)
+	buf := takeBuffer()
+	defer giveBuffer(buf)
 	if err == nil {
-		var answer *openapi.Completion
-		if answer, err = s.completion(r, reqs, out, a); err == nil {
-			writeJSON(w, http.StatusOK, answer)
-			return
-		}
+		*buf, err = s.appendCompletion(*buf, r, reqs, out, a)
 	}
-	s.writeError(w, r, err)
+	if err != nil {
+		s.writeError(w, r, err)
+		return
+	}
+	writeBody(w, http.StatusOK, *buf)
 }
 
 // completionRequests turns a body into what the engine is asked for: a request per prompt.
@@ -154,28 +157,37 @@ func (s *Server) echo(r *http.Request, reqs []*engine.Request, out *reply) error
 	return nil
 }
 
-// completion writes a whole answer.
-func (s *Server) completion(r *http.Request, reqs []*engine.Request, out *reply, a *answer) (*openapi.Completion, error) {
-	usage := usageOf(a.usage)
-	body := &openapi.Completion{
-		ID: newID("cmpl-"), Object: "text_completion", Created: time.Now().Unix(), Model: out.model,
-		SystemFingerprint: s.fingerprint(), Usage: &usage,
-	}
+// appendCompletion appends a whole answer, an openapi.Completion.
+func (s *Server) appendCompletion(dst []byte, r *http.Request, reqs []*engine.Request, out *reply, a *answer) ([]byte, error) {
+	dst = appendHead(dst, newID("cmpl-"), "text_completion", out.model, s.fingerprint(), time.Now())
 	for i, req := range reqs {
 		p := &a.prompts[i]
 		for k, c := range best(p.choices, out.n) {
-			choice, err := s.completionChoice(r, req, out, p.prompt, c)
-			if err != nil {
-				return nil, err
+			if i+k > 0 {
+				dst = append(dst, ',')
 			}
-			choice.Index = i*out.n + k
+			dst = strconv.AppendInt(append(dst, `{"index":`...), int64(i*out.n+k), 10)
+			text := c.text.String()
 			if out.echo != nil {
-				choice.Text = out.echo[i] + choice.Text
+				text = out.echo[i] + text
 			}
-			body.Choices = append(body.Choices, choice)
+			dst = jsonstring.AppendQuote(append(dst, `,"text":`...), text)
+			var err error
+			if dst, err = s.appendLogprobs(append(dst, `,"logprobs":`...), r, req, out, p.prompt, c); err != nil {
+				return dst, err
+			}
+			dst = jsonstring.AppendQuote(append(dst, `,"finish_reason":`...), string(c.finish))
+			if c.stop != nil {
+				dst = appendJSON(append(dst, `,"stop_reason":`...), c.stop)
+			}
+			if out.tokenIDs {
+				dst = appendIDs(append(dst, `,"prompt_token_ids":`...), promptTokens(p.prompt))
+				dst = appendIDs(append(dst, `,"token_ids":`...), c.tokens)
+			}
+			dst = append(dst, '}')
 		}
 	}
-	return body, nil
+	return append(appendUsage(append(dst, `],"usage":`...), a.usage), '}'), nil
 }
 
 // best returns the n choices with the highest mean log probability, best first; all of them as they are if there are
@@ -203,26 +215,21 @@ func meanLogprob(c *choice) float64 {
 	return sum / float64(len(c.logprobs))
 }
 
-func (s *Server) completionChoice(r *http.Request, req *engine.Request, out *reply, prompt *engine.Prompt,
-	c *choice) (openapi.CompletionChoice, error) {
-	finish := string(c.finish)
-	choice := openapi.CompletionChoice{Text: c.text.String(), FinishReason: &finish, StopReason: c.stop}
-	if out.logprobs {
-		l := &completionLogprobs{top: *req.Output.Logprobs}
-		if out.echo != nil {
-			first, err := s.firstToken(r.Context(), req, prompt)
-			if err != nil {
-				return choice, err
-			}
-			if prompt != nil {
-				l.prompt(first, prompt.Logprobs)
-			}
+// appendLogprobs appends those of a choice, an openapi.CompletionLogprobs, or null.
+func (s *Server) appendLogprobs(dst []byte, r *http.Request, req *engine.Request, out *reply, prompt *engine.Prompt, c *choice) ([]byte, error) {
+	if !out.logprobs {
+		return append(dst, "null"...), nil
+	}
+	l := &completionLogprobs{top: *req.Output.Logprobs}
+	if out.echo != nil {
+		first, err := s.firstToken(r.Context(), req, prompt)
+		if err != nil {
+			return dst, err
 		}
-		l.add(c.logprobs)
-		choice.Logprobs = l.take()
+		if prompt != nil {
+			l.prompt(first, prompt.Logprobs)
+		}
 	}
-	if out.tokenIDs {
-		choice.PromptTokenIDs, choice.TokenIDs = promptTokens(prompt), notNil(c.tokens)
-	}
-	return choice, nil
+	l.add(c.logprobs)
+	return appendJSON(dst, l.take()), nil
 }

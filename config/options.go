@@ -247,7 +247,7 @@ func (c *Config) ownOptions() []*Option {
 		{Name: "request_timeout", target: &c.RequestTimeout, Group: web, Commands: serve,
 			Help: "longest time for one answer, such as 10m; 0 is no limit"},
 		{Name: "write_timeout", target: &c.WriteTimeout, Default: "30s", Min: 0.001, Max: 1e9, Group: web,
-			Commands: serve, Help: "longest time a client may take to accept a piece of its answer"},
+			Commands: serve, Help: "longest time a client may take to accept a piece of its answer, or to acknowledge anything at all (an hour at most)"},
 		{Name: "drain_timeout", target: &c.DrainTimeout, Default: "30s", Max: 1e9, Group: web, Commands: serve,
 			Help: "after SIGTERM, time for running requests to finish"},
 

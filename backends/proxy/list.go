@@ -29,7 +29,7 @@ func readList(name string) ([]string, error) {
 }
 
 // replicasOf makes a replica of each URL, and reports all that are wrong. Messages show no URL that may hold a password.
-func replicasOf(urls []string, key string, d *Dialect, lost time.Duration) ([]*replica, error) {
+func replicasOf(urls []string, key string, d *Dialect, silence time.Duration) ([]*replica, error) {
 	var out []*replica
 	var errs []error
 	for i, u := range urls {
@@ -37,7 +37,7 @@ func replicasOf(urls []string, key string, d *Dialect, lost time.Duration) ([]*r
 		if strings.ContainsAny(u, "@?#") {
 			shown = fmt.Sprintf("upstream %d", i+1)
 		}
-		r, err := newReplica(u, key, d, lost)
+		r, err := newReplica(u, key, d, silence)
 		if err == nil && slices.ContainsFunc(out, r.same) {
 			err = errors.New("is given twice")
 		}

@@ -12,16 +12,15 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	jsonv2 "github.com/go-json-experiment/json"
-	"golang.org/x/sys/unix"
+
+	"pagoda/lost"
 )
 
 const (
@@ -91,16 +90,15 @@ func (n *names) has(adapter string) bool {
 }
 
 // newReplica makes a replica of rawURL: http://host:port[/prefix], https://..., or unix:///path/of/socket.
-// A host that acknowledges nothing for as long as lost is gone, with all its connections.
-func newReplica(rawURL, key string, d *Dialect, lost time.Duration) (*replica, error) {
+// A host that acknowledges nothing for as long as silence is gone, with all its connections.
+func newReplica(rawURL, key string, d *Dialect, silence time.Duration) (*replica, error) {
 	u, err := url.Parse(rawURL)
 	if err != nil {
 		return nil, errors.New("is no URL")
 	}
 	r := &replica{key: key, admin: key, d: d, born: time.Now(), ids: ids{prefix: "pagoda-" + strings.ToLower(rand.Text()) + "-"},
 		kick: make(chan struct{}, 1), done: make(chan struct{})}
-	dialer := &net.Dialer{Timeout: dialTimeout, Control: userTimeout(lost),
-		KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: lost / 2, Interval: lost / 6, Count: 3}}
+	dialer := &net.Dialer{Timeout: dialTimeout, Control: lost.Control(silence), KeepAliveConfig: lost.KeepAlive(silence)}
 	r.dial = r.unlessEnded(dialer.DialContext)
 	r.base = strings.TrimSuffix(strings.TrimRight(rawURL, "/"), "/v1")
 	r.id = strings.TrimPrefix(r.base, u.Scheme+"://")
@@ -169,20 +167,6 @@ func (r *replica) setHead() error {
 	}
 	r.address = net.JoinHostPort(u.Hostname(), port)
 	return nil
-}
-
-// userTimeout makes the kernel give up a connection on which nothing is acknowledged for that long, keep-alive probes or what was sent.
-// By itself it goes on sending for a quarter of an hour.
-func userTimeout(d time.Duration) func(string, string, syscall.RawConn) error {
-	return func(network, _ string, c syscall.RawConn) (err error) {
-		if !strings.HasPrefix(network, "tcp") {
-			return nil
-		}
-		controlErr := c.Control(func(fd uintptr) {
-			err = os.NewSyscallError("setsockopt", unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(d.Milliseconds())))
-		})
-		return errors.Join(controlErr, err)
-	}
 }
 
 var errEnded = errors.New("the server has ended")

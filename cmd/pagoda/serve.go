@@ -17,6 +17,7 @@ import (
 	"pagoda/backends/proxy"
 	"pagoda/config"
 	"pagoda/engine"
+	"pagoda/lost"
 	"pagoda/server"
 )
 
@@ -56,7 +57,7 @@ func serve(cfg *config.Result) error {
 	if err != nil {
 		return err
 	}
-	l, err := net.Listen("tcp", cfg.Address())
+	l, err := listen(cfg.Address(), cfg.WriteTimeout)
 	if err != nil {
 		return err
 	}
@@ -99,6 +100,13 @@ func checkDefaultModel(name string, models []engine.Model) error {
 		return nil
 	}
 	return fmt.Errorf("default_model: there is no model or adapter %q, only %s", name, strings.Join(ids, ", "))
+}
+
+// listen gives up clients that acknowledge nothing for that long, so that nothing is computed for those that are gone without a word.
+func listen(address string, silence time.Duration) (net.Listener, error) {
+	c := net.ListenConfig{Control: lost.Control(silence), KeepAliveConfig: lost.KeepAlive(silence)}
+	c.SetMultipathTCP(false)
+	return c.Listen(context.Background(), "tcp", address)
 }
 
 // addModels adds the models one after another. Of several, those at running servers do not wait for these: one that is down

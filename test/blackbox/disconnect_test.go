@@ -9,6 +9,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 // TestDisconnect: clients that go away, streaming and not, running and waiting, free everything at once.
@@ -81,6 +83,30 @@ func TestReset(t *testing.T) {
 	}
 	if got := p.metrics(t).sum(t, "vllm:iteration_tokens_total_sum"); got > 8000 {
 		t.Errorf("%v of 16000 tokens were computed", got)
+	}
+}
+
+// TestVanishedClient: one that is gone without a word, as with its network, is dropped in time, also while nothing is sent to it.
+func TestVanishedClient(t *testing.T) {
+	for _, stream := range []bool{true, false} {
+		p := serve(t, "--write-timeout", "500ms")
+		conn := p.rawRequest(t, long(1000).with(fields{"n": 64, "stream": stream}))
+		eventually(t, limit, "it is computed", func() bool { return p.metrics(t).sum(t, "vllm:num_requests_running") > 0 })
+		raw, err := conn.SyscallConn()
+		if err != nil {
+			t.Fatal(err)
+		}
+		nothing := unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K} // the kernel drops all that comes, before it acknowledges it
+		controlErr := raw.Control(func(fd uintptr) {
+			err = unix.SetsockoptSockFprog(int(fd), unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &unix.SockFprog{Len: 1, Filter: &nothing})
+		})
+		if controlErr != nil || err != nil {
+			t.Fatal(controlErr, err)
+		}
+		p.wantIdle(t)
+		if got := p.metrics(t).sum(t, "pagoda_requests_canceled_total"); got != 1 {
+			t.Errorf("stream %t: %v requests canceled, want 1", stream, got)
+		}
 	}
 }
 

@@ -234,6 +234,8 @@ func TestBadFiles(t *testing.T) {
 		{"tab", "a.yaml", "port: 1\nlogs:\n\ta: b\n", "a.yaml:3: found character that cannot start any token"},
 		{"deep", "a.yaml", "port: " + strings.Repeat("[", 20000), "depth"},
 		{"alias of nothing", "a.yaml", "port: *x\n", "a.yaml: unknown anchor"},
+		{"key twice in a map", "a.yaml", "port: 1\nvllm_config:\n  a: 1\n  a: 2\n",
+			`a.yaml:2: vllm_config: line 4: mapping key "a" already defined at line 3`},
 		{"key twice", "a.yaml", "lora_rank: 1\nport: 1\nlora-rank: 2\n", "a.yaml:3: lora_rank stands at line 1 already"},
 		{"merge of a text", "a.yaml", "<<: x\n", "<< must merge maps"},
 		{"merge without end", "a.yaml", "<<: &a\n  <<: *a\n", "merged into one another"},

@@ -298,6 +298,9 @@ func (l *loader) node(o *Option, place string, n *yaml.Node) {
 	if n.Kind == yaml.MappingNode && o.Type() == "map" {
 		var value any
 		err := n.Decode(&value)
+		if wrong, ok := errors.AsType[*yaml.TypeError](err); ok {
+			err = errors.New(strings.Join(wrong.Errors, "; ")) // each with its line
+		}
 		if err == nil {
 			err = o.merge(value)
 		}

@@ -194,9 +194,9 @@ func (b *body) drain() bool {
 	case b.left >= maxDrain:
 		return false
 	}
-	b.closed = true
 	b.skim()
-	return b.left == 0
+	b.closed = b.left == 0
+	return b.closed
 }
 
 // end ends the body for a handler that may still hold it, and says whether all of it was read.

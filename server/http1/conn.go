@@ -14,7 +14,7 @@ import (
 const (
 	readBuffer = 4 << 10 // most heads, with their bodies of a few sentences, come with one read
 	// watchAfter is how long a request runs before somebody watches for its client's going away.
-	watchAfter = 10 * time.Millisecond
+	watchAfter = 100 * time.Millisecond
 	// lingerTime is how long a connection that closes with input unread is read on, as in net/http: else the reset that
 	// closing sends could overtake the answer.
 	lingerTime = 500 * time.Millisecond

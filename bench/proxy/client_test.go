@@ -236,6 +236,31 @@ func TestAnswer(t *testing.T) {
 	}
 }
 
+func TestSplit(t *testing.T) {
+	var all unix.CPUSet
+	if err := unix.SchedGetaffinity(0, &all); err != nil {
+		t.Fatal(err)
+	}
+	n := all.Count()
+	for _, c := range []struct {
+		apart        bool
+		own, proxies int
+	}{{false, n, n}, {true, 1, max(1, n-1)}} {
+		own, proxies, err := split(c.apart)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if own.Count() != c.own || proxies.Count() != c.proxies {
+			t.Errorf("apart %t of %d: %d and %d, want %d and %d", c.apart, n, own.Count(), proxies.Count(), c.own, c.proxies)
+		}
+		for cpu := range len(all) * 64 {
+			if n > 1 && c.apart && own.IsSet(cpu) && proxies.IsSet(cpu) || (own.IsSet(cpu) || proxies.IsSet(cpu)) != all.IsSet(cpu) {
+				t.Errorf("apart %t: processor %d", c.apart, cpu)
+			}
+		}
+	}
+}
+
 func TestReport(t *testing.T) {
 	const us = time.Microsecond
 	rounds := func(p99 ...time.Duration) (out []round) {

@@ -15,6 +15,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"pagoda/bench"
 )
 
@@ -30,6 +32,7 @@ func main() {
 	flag.IntVar(&o.clients, "clients", 256, "requests at once that saturate a target; a quarter as many streams to begin with")
 	flag.StringVar(&o.commit, "commit", "unknown", "commit of the program")
 	flag.StringVar(&o.write, "write", "", "file with the markers of bench-proxy, to write the table to")
+	flag.BoolVar(&o.split, "split", false, "give one processor to client and mock and the others to the proxies, instead of all to all")
 	isMock := flag.Bool("mock", false, "be the mock upstream")
 	flag.Parse()
 	runtime.LockOSThread() // the processes end with the thread that started them, and its timers are exact
@@ -53,6 +56,7 @@ type options struct {
 	program, before, nginx, commit, write, loads string
 	during                                       time.Duration
 	rounds, clients, tries                       int
+	split                                        bool
 }
 
 // chosen are the loads that o asks for.
@@ -174,6 +178,13 @@ func (p *processes) targets(ctx context.Context, o options) ([]*target, error) {
 	if err != nil {
 		return nil, err
 	}
+	own, proxies, err := split(o.split)
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.SchedSetaffinity(0, &own); err != nil { // the mock inherits it
+		return nil, err
+	}
 	mock, err := p.start(self, "-mock", strconv.Itoa(int(upstream.Port())))
 	if err != nil {
 		return nil, err
@@ -182,6 +193,9 @@ func (p *processes) targets(ctx context.Context, o options) ([]*target, error) {
 		return nil, err
 	}
 	out := []*target{{"direct", upstream, func() []int { return []int{os.Getpid(), mock.Process.Pid} }}}
+	if err := unix.SchedSetaffinity(0, &proxies); err != nil { // they inherit it
+		return nil, err
+	}
 	pagoda, err := p.pagoda(ctx, "Pagoda", o.program, upstream)
 	if err != nil {
 		return nil, err
@@ -194,7 +208,7 @@ func (p *processes) targets(ctx context.Context, o options) ([]*target, error) {
 		}
 		out = append(out, before)
 	}
-	nginx, err := p.nginx(ctx, o.nginx, upstream)
+	nginx, err := p.nginx(ctx, o.nginx, proxies.Count(), upstream)
 	switch {
 	case errors.Is(err, errNoNginx):
 		fmt.Fprintln(os.Stderr, "bench-proxy: no yardstick:", err)
@@ -203,7 +217,25 @@ func (p *processes) targets(ctx context.Context, o options) ([]*target, error) {
 	default:
 		out = append(out, nginx)
 	}
-	return out, nil
+	return out, unix.SchedSetaffinity(0, &own)
+}
+
+// split chooses the processors of the client and the mock and those of the proxies: all for all, or, if they are not to share and
+// there are two, one for the former and the others for the latter.
+func split(apart bool) (own, proxies unix.CPUSet, err error) {
+	if err := unix.SchedGetaffinity(0, &proxies); err != nil {
+		return own, proxies, err
+	}
+	if !apart || proxies.Count() == 1 {
+		return proxies, proxies, nil
+	}
+	first := 0
+	for !proxies.IsSet(first) {
+		first++
+	}
+	own.Set(first)
+	proxies.Clear(first)
+	return own, proxies, nil
 }
 
 // saturate finds how many answers a second a target gives at most. Streams become more until half of their chunks come later than

@@ -111,7 +111,7 @@ func (p *processes) pagoda(ctx context.Context, name, program string, upstream n
 }
 
 const nginxConf = `
-worker_processes auto;
+worker_processes %[4]d;
 pid %[1]s/nginx.pid;
 error_log stderr;
 daemon off;
@@ -143,7 +143,7 @@ http {
 // errNoNginx says that there is no yardstick.
 var errNoNginx = errors.New("nginx is not installed")
 
-func (p *processes) nginx(ctx context.Context, program string, upstream netip.AddrPort) (*target, error) {
+func (p *processes) nginx(ctx context.Context, program string, workers int, upstream netip.AddrPort) (*target, error) {
 	path, err := exec.LookPath(program)
 	if err != nil {
 		return nil, errNoNginx
@@ -153,7 +153,7 @@ func (p *processes) nginx(ctx context.Context, program string, upstream netip.Ad
 		return nil, err
 	}
 	conf := filepath.Join(p.dir, "nginx.conf")
-	text := fmt.Sprintf(nginxConf, p.dir, upstream, addr)
+	text := fmt.Sprintf(nginxConf, p.dir, upstream, addr, workers)
 	if err := os.WriteFile(conf, []byte(text), 0o600); err != nil {
 		return nil, err
 	}

@@ -11,8 +11,9 @@ import (
 	"slices"
 	"strconv"
 	"sync"
-	"syscall"
 	"time"
+
+	"pagoda/rawconn"
 )
 
 // conn is a connection to an upstream that carries one request after another. The goroutine that has the request writes it and
@@ -20,30 +21,12 @@ import (
 // is done for a short request.
 type conn struct {
 	net.Conn
-	raw   syscall.RawConn
+	sock  *rawconn.Conn    // Conn, or what lies below its TLS
 	limit io.LimitedReader // of Conn; for heads
 	in    *bufio.Reader    // of limit
 	since time.Time        // when the last answer ended
 	reuse bool             // it has carried a request before
-	first [1]byte          // for usable
-
-	head  []byte      // of the last request
-	parts [2][]byte   // what is left to write of a request lies in
-	out   net.Buffers // parts
-}
-
-// usable says that the upstream has neither closed c nor sent what nobody asked for.
-func (c *conn) usable() bool {
-	if c.raw == nil {
-		return true
-	}
-	waits := false
-	err := c.raw.Read(func(fd uintptr) bool {
-		_, _, err := syscall.Recvfrom(int(fd), c.first[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
-		waits = err == syscall.EAGAIN
-		return true
-	})
-	return err == nil && waits
+	head  []byte           // of the last request
 }
 
 // conns are a replica's connections that nobody uses. It is safe for concurrent use.
@@ -57,7 +40,7 @@ type conns struct {
 func (p *conns) take() *conn {
 	for {
 		c := p.pop()
-		if c == nil || time.Since(c.since) < idleTimeout && c.usable() {
+		if c == nil || time.Since(c.since) < idleTimeout && c.sock.Untouched() {
 			return c
 		}
 		c.Close()
@@ -116,15 +99,10 @@ func (r *replica) connect(ctx context.Context) (*conn, error) {
 	if err != nil {
 		return nil, &notSentError{err}
 	}
-	c := &conn{Conn: nc}
-	if s, ok := nc.(syscall.Conn); ok {
-		if c.raw, err = s.SyscallConn(); err != nil {
-			nc.Close()
-			return nil, &notSentError{err}
-		}
-	}
+	c := &conn{sock: rawconn.New(nc)}
+	c.Conn = c.sock
 	if r.tls != nil {
-		secure := tls.Client(nc, r.tls)
+		secure := tls.Client(c.sock, r.tls)
 		ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 		defer cancel()
 		if err := secure.HandshakeContext(ctx); err != nil {
@@ -180,10 +158,12 @@ func (r *replica) send(ctx context.Context, l *lifeline, fresh bool, path, id st
 // write sends a POST.
 func (c *conn) write(r *replica, path, id string, body []byte) error {
 	c.head = r.appendHead(c.head[:0], path, id, len(body))
-	c.parts = [2][]byte{c.head, body}
-	c.out = c.parts[:]
-	_, err := c.out.WriteTo(c.Conn)
-	c.parts[1] = nil // it is used for other requests
+	if r.tls == nil {
+		_, err := c.sock.WriteBoth(c.head, body)
+		return err
+	}
+	parts := net.Buffers{c.head, body}
+	_, err := parts.WriteTo(c.Conn)
 	return err
 }
 

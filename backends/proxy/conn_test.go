@@ -9,7 +9,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 )
@@ -152,11 +151,7 @@ func TestExchangeStale(t *testing.T) {
 		t.Fatal(err)
 	}
 	theirs.Close()
-	if err := kept.raw.Read(func(fd uintptr) bool { // waits until something has come
-		_, _, err := syscall.Recvfrom(int(fd), make([]byte, 1), syscall.MSG_PEEK)
-		return err != syscall.EAGAIN
-	}); err != nil {
-		t.Fatal(err)
+	for kept.sock.Untouched() { // until it has come
 	}
 	if c := r.conns.take(); c != nil {
 		t.Fatal("took a closed connection")

@@ -10,6 +10,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"pagoda/rawconn"
 )
 
 // Server is an http.Server for connections that are not TLS. The fields have the meaning that they have there, and must not
@@ -69,7 +71,7 @@ func (s *Server) Serve(l net.Listener) error {
 			s.fed.put(rwc)
 			continue
 		}
-		if c := newConn(s, rwc, base); s.remember(c) {
+		if c := newConn(s, rawconn.New(rwc), base); s.remember(c) {
 			go c.serve()
 		}
 	}

@@ -1,0 +1,34 @@
+//go:build !linux || !(amd64 || arm64) || race
+
+package rawconn
+
+import "syscall"
+
+// The race detector learns from package syscall what sockets put in order.
+
+func read(fd uintptr, p []byte) (int, error) {
+	for {
+		n, err := syscall.Read(int(fd), p)
+		if err != syscall.EINTR {
+			return n, err
+		}
+	}
+}
+
+func write(fd uintptr, a, b []byte) (int, error) {
+	if len(a) == 0 {
+		a = b
+	}
+	for {
+		n, err := syscall.Write(int(fd), a)
+		if err != syscall.EINTR {
+			return max(n, 0), err
+		}
+	}
+}
+
+func peek(fd uintptr) error {
+	var one [1]byte
+	_, _, err := syscall.Recvfrom(int(fd), one[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
+	return err
+}

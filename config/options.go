@@ -149,7 +149,7 @@ func (c *Config) ownOptions() []*Option {
 		{Name: "upstream_url_file", target: &c.UpstreamURLFile, Group: proxy, Commands: all, Backends: proxied,
 			Help: "file with one such URL a line, read again when it changes"},
 		{Name: "upstream_api_key", target: &c.UpstreamAPIKey, Secret: true, Group: proxy, Commands: all, Backends: proxied,
-			Help: "key that the servers of upstream_url ask for; one that is started gets a random key"},
+			Help: "key that the servers of upstream_url ask for, or Basic and user:password in base64; one that is started gets a random key"},
 		{Name: "tokenizer", target: &c.Tokenizer, Group: proxy, Commands: all, Backends: proxied,
 			Help: "folder, or id on a hub, of the files that template needs in front of another server: tokenizer and configuration, no " +
 				"weights; empty is model_name_or_path"},

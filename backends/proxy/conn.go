@@ -173,7 +173,7 @@ func (r *replica) appendHead(b []byte, path, id string, length int) []byte {
 	b = append(append(b, " HTTP/1.1\r\nHost: "...), r.host...)
 	b = append(b, "\r\nContent-Type: application/json\r\n"...)
 	if r.key != "" {
-		b = append(append(append(b, "Authorization: Bearer "...), r.key...), "\r\n"...)
+		b = append(append(append(append(b, "Authorization: "...), scheme(r.key)...), r.key...), "\r\n"...)
 	}
 	b = append(append(append(b, "X-Request-Id: "...), id...), "\r\nContent-Length: "...)
 	return append(strconv.AppendInt(b, int64(length), 10), "\r\n\r\n"...)

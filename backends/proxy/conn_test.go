@@ -177,3 +177,30 @@ func TestExchangeStale(t *testing.T) {
 		}
 	}
 }
+
+// TestPassword: a key that begins with Basic is sent as it is, in both ways in which requests go.
+func TestPassword(t *testing.T) {
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		user, password, _ := r.BasicAuth()
+		fmt.Fprint(w, user, " ", password)
+	}))
+	defer srv.Close()
+	r, err := newReplica(srv.URL, "Basic dTpwIHc=", &Dialect{}, time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if head := string(r.appendHead(nil, "/x", "id", 0)); !strings.Contains(head, "\r\nAuthorization: Basic dTpwIHc=\r\n") {
+		t.Errorf("head %q", head)
+	}
+	resp, err := r.do(t.Context(), http.MethodGet, "/x", r.key, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if body, err := io.ReadAll(resp.Body); string(body) != "u p w" {
+		t.Errorf("%q, %v", body, err)
+	}
+	if _, err := newReplica(srv.URL, "Basic a b", &Dialect{}, time.Second); err == nil {
+		t.Error("a key with a space is taken")
+	}
+}

@@ -115,7 +115,7 @@ func newReplica(rawURL, key string, d *Dialect, silence time.Duration) (*replica
 	case u.Port() != "" && !isPort(u.Port()):
 		return nil, errors.New("must have a port from 1 to 65535")
 	case u.User != nil:
-		return nil, errors.New("must not hold a password; use upstream_api_key")
+		return nil, errors.New("must not hold a password; upstream_api_key may be \"Basic \" and user:password in base64")
 	}
 	if err := r.setHead(); err != nil {
 		return nil, err
@@ -153,7 +153,7 @@ func (r *replica) setHead() error {
 	switch {
 	case notPlain(u.Host):
 		return errors.New("must have a host in ASCII (xn--...)")
-	case notPlain(r.key):
+	case notPlain(strings.TrimPrefix(r.key, basic)):
 		return errors.New("has an API key that is not visible ASCII without spaces")
 	}
 	r.host, r.prefix = u.Host, u.EscapedPath()
@@ -204,9 +204,20 @@ func (r *replica) request(ctx context.Context, method, path, key string, body []
 		req.Header.Set("Content-Type", "application/json")
 	}
 	if key != "" {
-		req.Header.Set("Authorization", "Bearer "+key)
+		req.Header.Set("Authorization", scheme(key)+key)
 	}
 	return req, nil
+}
+
+// basic begins keys that are a password's: user:password in base64 follows.
+const basic = "Basic "
+
+// scheme is what stands before a key, "" if that begins with it.
+func scheme(key string) string {
+	if strings.HasPrefix(key, basic) {
+		return ""
+	}
+	return "Bearer "
 }
 
 // alive notes a sign of life.

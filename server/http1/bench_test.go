@@ -4,6 +4,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"sync"
 	"testing"
 )
 
@@ -40,30 +41,25 @@ func BenchmarkRequest(b *testing.B) {
 		w.Header().Set("X-Request-Id", "req-1")
 		w.Write(buf[:1000])
 	})
-	for name, serve := range map[string]func(net.Listener) error{
-		"net/http": (&http.Server{Handler: handler}).Serve,
-		"here":     (&Server{Handler: handler}).Serve,
-	} {
-		b.Run(name, func(b *testing.B) {
-			near, far := net.Pipe()
-			defer far.Close()
-			b.ReportAllocs()
-			l := &pipes{feed: feed{conns: make(chan net.Conn, 1), closed: make(chan struct{})}}
-			done := make(chan struct{})
-			l.conns <- &counting{Conn: &canned{near, request, b.N}, done: done}
-			go serve(l)
-			<-done
-			l.Close()
-		})
-	}
+	near, far := net.Pipe()
+	defer far.Close()
+	done := make(chan struct{})
+	l := &pipes{feed: feed{conns: make(chan net.Conn, 1), closed: make(chan struct{})}}
+	l.conns <- &closing{&canned{near, request, b.N}, sync.OnceFunc(func() { close(done) })}
+	b.ReportAllocs()
+	s := &Server{Handler: handler}
+	go s.Serve(l)
+	<-done
+	s.Close()
 }
 
-type counting struct {
+// closing says when it is closed.
+type closing struct {
 	net.Conn
-	done chan struct{}
+	done func()
 }
 
-func (c *counting) Close() error {
-	close(c.done)
+func (c *closing) Close() error {
+	c.done()
 	return c.Conn.Close()
 }

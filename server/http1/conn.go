@@ -164,7 +164,7 @@ func (c *conn) readHead() verdict {
 // await waits for the first bytes of a request.
 func (c *conn) await() bool {
 	if len(c.buf) > readBuffer {
-		c.buf = make([]byte, readBuffer)
+		c.buf, c.head = make([]byte, readBuffer), head{} // long heads are rare, idle connections many
 	}
 	if connState(c.state.Load()) == stateNew {
 		c.limitHead(c.accepted)

@@ -2,7 +2,9 @@ package proxy_test
 
 import (
 	"bufio"
+	"bytes"
 	"context"
+	"fmt"
 	"net/http"
 	"os"
 	"os/exec"
@@ -68,6 +70,22 @@ func (f *fakeProcess) id() string { return strings.TrimPrefix(f.url, "http://") 
 func (f *fakeProcess) signal(t testing.TB, s syscall.Signal) {
 	t.Helper()
 	_ = f.cmd.Process.Signal(s) // it may have ended
+	if s == syscall.SIGSTOP {
+		eventually(t, "all of its threads have stopped", func() bool { return stopped(f.cmd.Process.Pid) })
+	}
+}
+
+// stopped says whether no thread of a process runs; on a busy machine they stop some time after the signal.
+func stopped(pid int) bool {
+	threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
+	for _, file := range threads {
+		stat, readErr := os.ReadFile(file)
+		_, state, _ := bytes.Cut(stat, []byte(") "))
+		if readErr != nil || !bytes.HasPrefix(state, []byte("T")) {
+			return false
+		}
+	}
+	return err == nil && len(threads) > 0
 }
 
 // moment is long enough for a health check.
@@ -244,6 +262,15 @@ func spawnHere(t testing.TB, times proxy.Times, flags map[string]any) *rig {
 	return r
 }
 
+// busy is the one of two that has the request, and the other, which may have it as soon as that one is killed.
+func (r *rig) busy(t testing.TB, fakes []*fakeProcess) (busy, idle *fakeProcess) {
+	t.Helper()
+	if r.count(t, "pagoda_upstream_in_flight", "upstream="+fakes[0].id()) == 1 {
+		return fakes[0], fakes[1]
+	}
+	return fakes[1], fakes[0]
+}
+
 // TestKilledWhole: a server is killed while it makes an answer in one piece, of which nothing has come: another gives it, or the next one
 // of ours.
 func TestKilledWhole(t *testing.T) {
@@ -254,11 +281,8 @@ func TestKilledWhole(t *testing.T) {
 		eventually(t, "both are up", func() bool { return r.count(t, "pagoda_upstream_up") == 2 })
 		_, plain := begin(r, whole("wait 200"))
 		r.atUpstream(t, 1)
-		for _, f := range fakes {
-			if r.count(t, "pagoda_upstream_in_flight", "upstream="+f.id()) == 1 {
-				f.signal(t, syscall.SIGKILL)
-			}
-		}
+		busy, _ := r.busy(t, fakes)
+		busy.signal(t, syscall.SIGKILL)
 		if s := <-plain; s.text != "one two" || s.err != nil {
 			t.Errorf("%q, %v", s.text, s.err)
 		}
@@ -450,13 +474,9 @@ func TestKilledEmbedding(t *testing.T) {
 		embedded <- err
 	}()
 	r.atUpstream(t, 1)
-	for _, f := range fakes {
-		if r.count(t, "pagoda_upstream_in_flight", "upstream="+f.id()) == 1 {
-			f.signal(t, syscall.SIGKILL)
-		} else {
-			f.signal(t, syscall.SIGCONT)
-		}
-	}
+	busy, idle := r.busy(t, fakes)
+	busy.signal(t, syscall.SIGKILL)
+	idle.signal(t, syscall.SIGCONT)
 	if err := <-embedded; err != nil {
 		t.Error(err)
 	}

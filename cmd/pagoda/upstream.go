@@ -112,6 +112,9 @@ func templatedOptions(ctx context.Context, cfg *config.Config, log zerolog.Logge
 		return o, fmt.Errorf("load %s: %w", name, err)
 	}
 	log.Info().Str("template", cmp.Or(cfg.Template, cfg.ChatTemplate)).Str("tokenizer", name).Msg("prompts are made here")
+	if c, err := ck.Config(); err == nil && c.TextConfig != nil { // which need not be there
+		log.Warn().Msg("this model takes more than text, but prompts that are made here are text: without template the server makes them, with images")
+	}
 	return o, nil
 }
 

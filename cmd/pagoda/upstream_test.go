@@ -274,6 +274,7 @@ func TestTemplatedOptions(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, "generation_config.json"), []byte(advice), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	log := zerolog.Nop()
 	options := func(args ...string) (templated.Options, error) {
 		cfg, err := config.Load("serve", append(args, "infer_backend=sglang"), []string{})
 		if err != nil {
@@ -282,7 +283,7 @@ func TestTemplatedOptions(t *testing.T) {
 		if len(cfg.Warnings) > 0 {
 			t.Errorf("%s: %q", args, cfg.Warnings)
 		}
-		o, err := templatedOptions(t.Context(), &cfg.Config, zerolog.Nop())
+		o, err := templatedOptions(t.Context(), &cfg.Config, log)
 		if o.Codec != nil {
 			t.Cleanup(func() { o.Codec.Close() })
 		}
@@ -304,6 +305,14 @@ func TestTemplatedOptions(t *testing.T) {
 	o, err = options("model="+dir, "template=qwen3", "generation_config=none")
 	if err != nil || o.Sampling.Temperature != nil || o.Sampling.TopK != nil || o.Sampling.MinP != nil {
 		t.Errorf("without the advice: %+v, %v", o, err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "config.json"), []byte(`{"text_config": {}}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var told strings.Builder
+	log = zerolog.New(&told)
+	if _, err := options("model="+dir, "template=qwen3"); err != nil || !strings.Contains(told.String(), "this model takes more than text") {
+		t.Errorf("of a model that also sees: %s, %v", &told, err)
 	}
 	for args, want := range map[string]string{
 		"model=/none template=qwen3":                "tokenizer: there is no folder /none",

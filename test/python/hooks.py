@@ -30,6 +30,9 @@ def keep_rules(body):
     for name in ("messages", "prompt", "tools"):
         if name in body:
             body[name] = short(body[name])
+    for message in body.get("messages") or []:
+        if message.get("role") == "tool" and not message.get("tool_call_id"):
+            message["tool_call_id"] = "call_1"  # without it there must be a call before
     if "input" in body:
         body["add_special_tokens"] = None  # without them a blank has no tokens
     if isinstance(body.get("text_1"), list):  # one, or as many as there are texts to compare

@@ -180,6 +180,23 @@ max_new_tokens: 128
 	}
 }
 
+// TestModelNameBesideAdapters: LlamaFactory's variable names what has the adapters in it; here the name is the base model's.
+func TestModelNameBesideAdapters(t *testing.T) {
+	for args, want := range map[string]string{
+		"model=m": "",
+		"model=m adapter_name_or_path=saves/sft,x=/y":                  `API_MODEL_NAME: "gpt" answers without adapters, where LlamaFactory merges them; by their own names they answer here: sft, x`,
+		"model=m adapter_name_or_path=saves/sft served_model_name=own": "",
+	} {
+		r, err := Load("serve", strings.Fields(args), []string{"API_MODEL_NAME=gpt"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := strings.Join(r.Warnings, "\n"); got != want {
+			t.Errorf("%s: %q, want %q", args, got, want)
+		}
+	}
+}
+
 func TestIdleKeys(t *testing.T) {
 	for _, tt := range []struct {
 		name string

@@ -50,6 +50,7 @@ func Load(command string, args, environ []string, checks ...Check) (*Result, err
 	l.validate()
 	l.warnOfURL()
 	l.warnOfBackend()
+	l.warnOfName()
 	if len(l.idle) > 0 {
 		l.warn("without effect on pagoda %s: %s", command, strings.Join(l.idle, ", "))
 	}
@@ -117,6 +118,23 @@ func (l *loader) warnOfURL() {
 			l.warn("%s: %s has no effect with url", place, o.Name)
 		}
 	}
+}
+
+// warnOfName tells that LlamaFactory's name of a model is that of the model with its adapters, and here that of the model alone.
+func (l *loader) warnOfName() {
+	if l.res.Source("served_model_name") != "API_MODEL_NAME" || len(l.entries) > 0 {
+		return
+	}
+	adapters, err := l.res.Adapters()
+	if err != nil || len(adapters) == 0 {
+		return // an error is reported
+	}
+	var names []string
+	for _, a := range adapters {
+		names = append(names, a.Name)
+	}
+	l.warn("API_MODEL_NAME: %q answers without adapters, where LlamaFactory merges them; by their own names they answer here: %s",
+		l.res.ServedModelName, strings.Join(names, ", "))
 }
 
 // warnOfBackend names what was set for other backends than the chosen one.

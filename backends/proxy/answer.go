@@ -28,7 +28,8 @@ type answer struct {
 	open    int // choices that have not ended
 	prompt  *engine.Prompt
 	usage   *engine.Usage
-	pieces  int          // with text and without token ids; a measure of tokens where the upstream tells none
+	pieces  int // with text and without token ids; a measure of tokens where the upstream tells none
+	timing  engine.Timing
 	last    engine.Event // of the choice that ended last, kept back: Finish is set once it has
 	one     [1]answerChoice
 	quick   quickChunk
@@ -274,7 +275,8 @@ func (a *answer) end() error {
 	if ev.Usage = a.usage; ev.Usage == nil {
 		ev.Usage = &engine.Usage{Completion: a.pieces}
 	}
-	ev.Timing = &engine.Timing{Arrived: a.arrived, FirstToken: a.first, Finished: time.Now()}
+	a.timing = engine.Timing{Arrived: a.arrived, FirstToken: a.first, Finished: time.Now()}
+	ev.Timing = &a.timing
 	a.send(ev)
 	return nil
 }

@@ -224,6 +224,9 @@ func (e *encoding) extra(extra Extra) {
 	if e.d.Translate != nil && e.err == nil {
 		e.err = e.d.Translate(fields)
 	}
+	if len(fields) == 0 {
+		return
+	}
 	for _, name := range slices.Sorted(maps.Keys(fields)) {
 		e.raw(name, fields[name])
 	}

@@ -218,7 +218,7 @@ func (p *pool) take(ctx context.Context, adapter string, links []uint64, avoid [
 func (p *pool) choose(adapter string, links []uint64, avoid []*replica) (*replica, time.Duration) {
 	now := time.Now()
 	retry := p.times.Wait
-	var ready, fresh []*replica
+	ready, fresh := make([]*replica, 0, 8), make([]*replica, 0, 8) // few upstreams need no allocation
 	for _, r := range p.replicas {
 		switch {
 		case !r.up || r.leaving || adapter != "" && !r.names.has(adapter):

@@ -250,13 +250,22 @@ func saturate(ctx context.Context, t *target, l load, o options) (most float64, 
 		most, _, err = c.saturate(ctx, o.clients, o.during)
 		return most, err
 	}
-	for n := o.clients / 4; ; n += n / 3 {
-		perSecond, late, err := c.saturate(ctx, n, o.during/4)
-		if err != nil || late > chunkGap && most > 0 {
-			return most, err
+	late := 0 // steps one after another; a single one may be the machine's
+	for n := o.clients / 4; late < 2; n += n / 3 {
+		perSecond, took, err := c.saturate(ctx, n, o.during/4)
+		if err != nil {
+			return 0, err
 		}
-		most = max(most, perSecond)
+		if took > chunkGap {
+			late++
+		} else {
+			late = 0
+		}
+		if late == 0 || most == 0 {
+			most = max(most, perSecond)
+		}
 	}
+	return most, nil
 }
 
 // measure takes one round, and takes it once more if other programs than ours, whose pids are given, disturb it.

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -9,6 +10,8 @@ import (
 	"net/http"
 	"sync"
 	"time"
+
+	"github.com/rs/zerolog"
 
 	"pagoda/engine"
 	"pagoda/server/http1"
@@ -86,7 +89,7 @@ func (s *Server) Run(ctx context.Context, l net.Listener, drainTimeout time.Dura
 		IdleTimeout:       s.cfg.IdleTimeout,
 		MaxHeaderBytes:    s.cfg.MaxHeaderBytes,
 		BaseContext:       func(net.Listener) context.Context { return base },
-		ErrorLog:          stdlog.New(s.log.With().Str("from", "http").Logger(), "", 0),
+		ErrorLog:          stdlog.New(warnings{s.log}, "", 0),
 	}
 	failed := make(chan error, 1)
 	go func() { failed <- srv.Serve(l) }()
@@ -125,6 +128,15 @@ func (s *Server) Run(ctx context.Context, l net.Listener, drainTimeout time.Dura
 		return fmt.Errorf("close engine: %w", err)
 	}
 	return nil
+}
+
+// warnings writes lines of the HTTP server's to the log.
+type warnings struct{ log zerolog.Logger }
+
+// Write implements io.Writer.
+func (w warnings) Write(line []byte) (int, error) {
+	w.log.Warn().Str("from", "http").Msg(string(bytes.TrimSpace(line)))
+	return len(line), nil
 }
 
 // health answers as long as the process lives.

@@ -29,6 +29,11 @@ func (e *Engine) checkAdapters(ctx context.Context) error {
 // bringAll loads into r, which is coming up, the adapters of our table that it does not have: it may have been started
 // again. One that cannot be loaded keeps no others away; requests for it go elsewhere.
 func (e *Engine) bringAll(ctx context.Context, r *replica, n names) {
+	if e.cfg.Times.Stall > 0 { // r's health is not looked at meanwhile
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, e.cfg.Times.Stall)
+		defer cancel()
+	}
 	e.mu.Lock()
 	adapters := slices.Clone(e.adapters)
 	e.mu.Unlock()

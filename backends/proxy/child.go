@@ -56,7 +56,7 @@ const (
 type child struct {
 	e   *Engine
 	s   *Spawn
-	dir string
+	dir string // of the present start
 
 	quit     context.CancelFunc // asks run to end
 	quitting context.Context
@@ -72,15 +72,11 @@ type child struct {
 
 // spawn starts the server and waits until it answers.
 func (e *Engine) spawn(ctx context.Context) error {
-	dir, err := os.MkdirTemp("", "pagoda-"+e.d.Name+"-")
-	if err != nil {
-		return err
-	}
 	// What a killed server leaves behind becomes ours to reap instead of init's, which a container may lack.
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
 		return fmt.Errorf("become the reaper of orphans: %w", err)
 	}
-	c := &child{e: e, s: e.cfg.Spawn, dir: dir, done: make(chan struct{}), started: make(chan error, 1)}
+	c := &child{e: e, s: e.cfg.Spawn, done: make(chan struct{}), started: make(chan error, 1)}
 	c.quitting, c.quit = context.WithCancel(context.Background())
 	e.child = c
 	e.work.Go(e.reapOrphans)
@@ -118,7 +114,6 @@ func (c *child) kill(why string) {
 func (c *child) run() {
 	runtime.LockOSThread()
 	defer close(c.done)
-	defer os.RemoveAll(c.dir)
 	log, wait := c.e.cfg.Log, c.e.cfg.Times.Restart
 	for first := true; ; first = false {
 		began := time.Now()
@@ -149,6 +144,11 @@ func (c *child) run() {
 
 // once runs the server from its start to its end. wasUp says that it answered. The error says why it ended.
 func (c *child) once() (wasUp bool, err error) {
+	// A folder for each start: somebody may have cleared the last one away.
+	if c.dir, err = os.MkdirTemp("", "pagoda-"+c.e.d.Name+"-"); err != nil {
+		return false, err
+	}
+	defer os.RemoveAll(c.dir)
 	l, url, release, err := c.listen()
 	if err != nil {
 		return false, err
@@ -259,11 +259,7 @@ func (c *child) listen() (l Listen, url string, release func(), err error) {
 	l = Listen{Key: rand.Text(), AdminKey: rand.Text(), Dir: c.dir}
 	if c.s.Socket {
 		l.Socket = filepath.Join(c.dir, "socket")
-		err := os.Remove(l.Socket) // of the one before
-		if errors.Is(err, os.ErrNotExist) {
-			err = nil
-		}
-		return l, "unix://" + l.Socket, func() {}, err
+		return l, "unix://" + l.Socket, func() {}, nil
 	}
 	l.Host = "127.0.0.1"
 	l.Port, release, err = holdPort()

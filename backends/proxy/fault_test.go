@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -91,6 +92,24 @@ func stopped(pid int) bool {
 // moment is long enough for a health check.
 const moment = 100 * time.Millisecond
 
+// freeze stops a process. On a busy machine some of its threads go on for a while.
+func freeze(t testing.TB, pid int) {
+	t.Helper()
+	if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "all threads are stopped", func() bool {
+		files, err := filepath.Glob("/proc/" + strconv.Itoa(pid) + "/task/*/stat")
+		if err != nil || len(files) == 0 {
+			t.Fatal(files, err)
+		}
+		return !slices.ContainsFunc(files, func(file string) bool {
+			data, err := os.ReadFile(file)
+			return err == nil && !strings.Contains(string(data), ") T ")
+		})
+	})
+}
+
 // attachTo makes an engine in front of processes. health is how long their health checks may take.
 func attachTo(t testing.TB, times proxy.Times, health time.Duration, fakes ...*fakeProcess) *rig {
 	t.Helper()
@@ -161,7 +180,7 @@ func TestFrozen(t *testing.T) {
 	_, plain := begin(r, whole("wait 200"))
 	<-begun
 	r.atUpstream(t, 2)
-	f.signal(t, syscall.SIGSTOP)
+	freeze(t, f.cmd.Process.Pid)
 	if s := <-stream; s.err == nil || s.err.Code != engine.Timeout || !strings.HasPrefix(s.text, " w0") {
 		t.Errorf("the stream: %q, %v", s.text, s.err)
 	}
@@ -190,7 +209,7 @@ func TestFrozenIdle(t *testing.T) {
 	times.Wait = 100 * time.Millisecond
 	f := startFake(t)
 	r := attachTo(t, times, moment, f)
-	f.signal(t, syscall.SIGSTOP)
+	freeze(t, f.cmd.Process.Pid)
 	r.wantLog(t, `"message":"upstream is down"`, "deadline exceeded")
 	s := collect(t.Context(), r, ask("say x"))
 	if s.err == nil || s.err.Code != engine.Unavailable || s.err.RetryAfter == 0 || !strings.Contains(s.err.Message, "no server of this model is available") {
@@ -217,17 +236,13 @@ func TestFrozenSpawned(t *testing.T) {
 			r := spawnHere(t, times, map[string]any{"fake_chunk_ms": 5})
 			old := pidOf(t, r)
 			if idle {
-				if err := syscall.Kill(old, syscall.SIGSTOP); err != nil {
-					t.Fatal(err)
-				}
+				freeze(t, old)
 			} else {
 				begun, stream := begin(r, ask("count 1000"))
 				_, plain := begin(r, whole("wait 200"))
 				<-begun
 				r.atUpstream(t, 2)
-				if err := syscall.Kill(old, syscall.SIGSTOP); err != nil {
-					t.Fatal(err)
-				}
+				freeze(t, old)
 				if s := <-stream; s.err == nil || s.err.Code != engine.Timeout || !strings.HasPrefix(s.text, " w0") {
 					t.Errorf("the stream: %q, %v", s.text, s.err)
 				}
@@ -343,6 +358,30 @@ func TestLeavings(t *testing.T) {
 	}
 }
 
+// TestFolderGone: somebody clears the server's folder away, with its socket. Its next start has another.
+func TestFolderGone(t *testing.T) {
+	t.Parallel()
+	times := quick
+	times.Stall, times.Wait = 500*time.Millisecond, limit
+	r := spawnHere(t, times, nil)
+	_, after, ok := strings.Cut(r.log.String(), `"--uds","`)
+	socket, _, _ := strings.Cut(after, `"`)
+	if !ok {
+		t.Fatalf("no socket in the log: %s", r.log)
+	}
+	if err := os.RemoveAll(filepath.Dir(socket)); err != nil {
+		t.Fatal(err)
+	}
+	if s := collect(t.Context(), r, ask("say x")); s.text != "x" || s.err != nil {
+		t.Errorf("%+v, %v", s, s.err)
+	}
+	if n := r.count(t, "pagoda_upstream_restarts_total"); n != 1 {
+		t.Errorf("%v restarts", n)
+	}
+	r.wantFine(t)
+	r.wantLog(t, "upstream is down", "no such file or directory", "it has not been healthy for too long")
+}
+
 // TestZombie: an orphan of a running server that ends is reaped, since this program is its reaper (in a container for want of another).
 func TestZombie(t *testing.T) {
 	t.Parallel()
@@ -436,7 +475,7 @@ func TestFrozenCalls(t *testing.T) {
 	f := startFake(t)
 	r := attachTo(t, times, limit, f)
 	embedded, forwarded := make(chan error, 1), make(chan error, 1)
-	f.signal(t, syscall.SIGSTOP)
+	freeze(t, f.cmd.Process.Pid)
 	go func() {
 		_, err := r.Embed(context.Background(), &engine.EmbedRequest{Pooling: engine.Pooling{Model: "m"}, Inputs: []engine.Input{{Text: "a"}}})
 		embedded <- err
@@ -466,7 +505,7 @@ func TestKilledEmbedding(t *testing.T) {
 	r := attachTo(t, quick, limit, fakes...)
 	eventually(t, "both are up", func() bool { return r.count(t, "pagoda_upstream_up") == 2 })
 	for _, f := range fakes {
-		f.signal(t, syscall.SIGSTOP) // so that it cannot answer before it is killed
+		freeze(t, f.cmd.Process.Pid) // so that it cannot answer before it is killed
 	}
 	embedded := make(chan error, 1)
 	go func() {

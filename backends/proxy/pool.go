@@ -363,6 +363,7 @@ func (p *pool) watch(ctx context.Context, r *replica) {
 		case <-again.C:
 		case <-r.kick:
 			wait = p.times.ProbeDown
+			r.client.CloseIdleConnections() // a kept connection may work where new ones do not
 		case <-ctx.Done():
 		}
 		again.Stop()

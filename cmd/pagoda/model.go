@@ -89,6 +89,9 @@ func checkPrompts(cfg *config.Config) error {
 	if cfg.Proxied() && !cfg.Renders() {
 		return nil
 	}
+	if info, err := os.Stat(cfg.ChatTemplate); err == nil && !info.Mode().IsRegular() {
+		return nil // a pipe tells its text once: when the model loads
+	}
 	o, err := promptOptions(cfg)
 	if err != nil {
 		return nil // chat_template cannot be read, which is reported

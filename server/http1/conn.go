@@ -55,7 +55,7 @@ type conn struct {
 	r, w int
 
 	mu        sync.Mutex // guards all below
-	done      sync.Cond  // watching in watcher has ended
+	done      sync.Cond  // watcher has ended
 	readBy    time.Time  // the connection's read deadline
 	readWant  time.Time  // the one that the handler asked for
 	writeBy   time.Time  // the connection's write deadline

@@ -67,6 +67,7 @@ const ones, high = 0x0101010101010101, 0x8080808080808080
 // unplain has a high bit set if one of the first 8 bytes is not plain. A borrow may tell of more than there is, never of less.
 func unplain(b []byte) uint64 {
 	w := binary.LittleEndian.Uint64(b)
-	quote, slash := w^(ones*'"'), w^(ones*'\\')
-	return w | (w - ones*0x20) | (quote - ones) | (slash - ones)
+	low := w ^ ones*('"'^' ') // below 0x21: control characters and the quote
+	slash := w ^ ones*'\\'
+	return w | (low - ones*0x21) | (slash - ones)
 }

@@ -42,6 +42,9 @@ func End(text []byte, i int) int {
 
 // IsPlain says that b is ASCII without control characters, quotes and backslashes: the same as a JSON string and as a text.
 func IsPlain(b []byte) bool {
+	if len(b) >= 64 {
+		b = b[plainBlocks(b):]
+	}
 	for len(b) >= 32 {
 		if (unplain(b)|unplain(b[8:])|unplain(b[16:])|unplain(b[24:]))&high != 0 {
 			return false

@@ -1,0 +1,5 @@
+//go:build !amd64
+
+package jsonstring
+
+func plainBlocks([]byte) int { return 0 }

@@ -38,8 +38,8 @@ type Conn struct {
 	untouched bool
 	peeker    func(fd uintptr) bool
 
-	// Of the write that is under way: what is left of two parts, and what became of it.
-	out      [2][]byte
+	// Of the write that is under way: what is left of its parts, and what became of it.
+	out      [3][]byte
 	writeErr error
 	writer   func(fd uintptr) bool
 }
@@ -91,23 +91,24 @@ func (c *Conn) tryRead(fd uintptr) bool {
 }
 
 // Write implements net.Conn.
-func (c *Conn) Write(p []byte) (int, error) { return c.WriteBoth(p, nil) }
+func (c *Conn) Write(p []byte) (int, error) { return c.WriteParts([3][]byte{p}) }
 
-// WriteBoth writes a and then b, in one piece where that is possible. It returns how much of both was written.
-func (c *Conn) WriteBoth(a, b []byte) (int, error) {
-	if c.raw == nil || len(a)+len(b) >= long {
-		parts := net.Buffers{a, b}
-		if len(b) == 0 {
-			return c.Conn.Write(a)
-		}
-		n, err := parts.WriteTo(c.Conn)
+// WriteParts writes one part after the other, in one piece where that is possible. It returns how much of all was written.
+func (c *Conn) WriteParts(parts [3][]byte) (int, error) {
+	total := length(parts)
+	switch {
+	case c.raw == nil && total == len(parts[0]): // a connection that is not the system's writes the others one by one
+		return c.Conn.Write(parts[0])
+	case c.raw == nil || total >= long:
+		list := net.Buffers(parts[:])
+		n, err := list.WriteTo(c.Conn)
 		return int(n), err
 	}
-	c.out, c.writeErr = [2][]byte{a, b}, nil
+	c.out, c.writeErr = parts, nil
 	err := c.raw.Write(c.writer)
-	left := len(c.out[0]) + len(c.out[1])
-	c.out = [2][]byte{}
-	switch n := len(a) + len(b) - left; {
+	n := total - length(c.out)
+	c.out = [3][]byte{}
+	switch {
 	case err != nil:
 		return n, named("write", err)
 	case c.writeErr != nil:
@@ -117,10 +118,12 @@ func (c *Conn) WriteBoth(a, b []byte) (int, error) {
 	}
 }
 
+func length(parts [3][]byte) int { return len(parts[0]) + len(parts[1]) + len(parts[2]) }
+
 // tryWrite writes as much as the system takes. It returns false if something is left that it may take later.
 func (c *Conn) tryWrite(fd uintptr) bool {
-	for len(c.out[0])+len(c.out[1]) > 0 {
-		n, err := write(fd, c.out[0], c.out[1])
+	for length(c.out) > 0 {
+		n, err := write(fd, &c.out)
 		if err == syscall.EAGAIN {
 			return false
 		}
@@ -128,8 +131,11 @@ func (c *Conn) tryWrite(fd uintptr) bool {
 			c.writeErr = err
 			return true
 		}
-		first := min(n, len(c.out[0]))
-		c.out[0], c.out[1] = c.out[0][first:], c.out[1][n-first:]
+		for i, part := range c.out {
+			part = part[min(n, len(part)):]
+			n -= len(c.out[i]) - len(part)
+			c.out[i] = part
+		}
 	}
 	return true
 }

@@ -21,13 +21,15 @@ func read(fd uintptr, p []byte) (int, error) {
 	}
 }
 
-// write writes a and b, or a part of them, without waiting.
-func write(fd uintptr, a, b []byte) (int, error) {
-	parts := [2]syscall.Iovec{{Base: unsafe.SliceData(a)}, {Base: unsafe.SliceData(b)}}
-	parts[0].SetLen(len(a))
-	parts[1].SetLen(len(b))
+// write writes parts, or some of their bytes, without waiting.
+func write(fd uintptr, parts *[3][]byte) (int, error) {
+	var list [len(parts)]syscall.Iovec
+	for i, p := range parts {
+		list[i].Base = unsafe.SliceData(p)
+		list[i].SetLen(len(p))
+	}
 	for {
-		n, _, err := syscall.RawSyscall(syscall.SYS_WRITEV, fd, uintptr(unsafe.Pointer(&parts)), uintptr(len(parts)))
+		n, _, err := syscall.RawSyscall(syscall.SYS_WRITEV, fd, uintptr(unsafe.Pointer(&list)), uintptr(len(list)))
 		switch err {
 		case 0:
 			return int(n), nil

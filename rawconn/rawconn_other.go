@@ -15,12 +15,13 @@ func read(fd uintptr, p []byte) (int, error) {
 	}
 }
 
-func write(fd uintptr, a, b []byte) (int, error) {
-	if len(a) == 0 {
-		a = b
+func write(fd uintptr, parts *[3][]byte) (int, error) {
+	first := parts[0]
+	for i := 1; i < len(parts) && len(first) == 0; i++ {
+		first = parts[i]
 	}
 	for {
-		n, err := syscall.Write(int(fd), a)
+		n, err := syscall.Write(int(fd), first)
 		if err != syscall.EINTR {
 			return max(n, 0), err
 		}

@@ -63,21 +63,21 @@ func each(t *testing.T, test func(t *testing.T, ours *Conn, theirs net.Conn)) {
 func TestTransfer(t *testing.T) {
 	each(t, func(t *testing.T, ours *Conn, theirs net.Conn) {
 		var want []byte
-		var pieces [][2]string
+		var pieces [][3]string
 		for i, n := range []int{0, 1, 100, long / 2, long - 1, long, 8 << 20, 3} {
-			p := [2]string{strings.Repeat(string(rune('a'+i)), n), strings.Repeat(string(rune('A'+i)), n/2)}
+			p := [3]string{strings.Repeat(string(rune('a'+i)), n), strings.Repeat(string(rune('A'+i)), n/2), strings.Repeat(string(rune('0'+i)), n/3)}
 			pieces = append(pieces, p)
-			want = append(append(want, p[0]...), p[1]...)
+			want = append(append(append(want, p[0]...), p[1]...), p[2]...)
 		}
 		for range 200 { // many short ones fill the system's buffer
-			pieces = append(pieces, [2]string{strings.Repeat("x", long-10)})
+			pieces = append(pieces, [3]string{strings.Repeat("x", long-10)})
 			want = append(want, strings.Repeat("x", long-10)...)
 		}
 		sent := make(chan error, 1)
 		go func() {
 			for _, p := range pieces {
-				n, err := ours.WriteBoth([]byte(p[0]), []byte(p[1]))
-				if err != nil || n != len(p[0])+len(p[1]) {
+				n, err := ours.WriteParts([3][]byte{[]byte(p[0]), []byte(p[1]), []byte(p[2])})
+				if err != nil || n != len(p[0])+len(p[1])+len(p[2]) {
 					sent <- errors.Join(err, io.ErrShortWrite)
 					return
 				}

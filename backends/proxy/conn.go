@@ -159,7 +159,7 @@ func (r *replica) send(ctx context.Context, l *lifeline, fresh bool, path, id st
 func (c *conn) write(r *replica, path, id string, body []byte) error {
 	c.head = r.appendHead(c.head[:0], path, id, len(body))
 	if r.tls == nil {
-		_, err := c.sock.WriteBoth(c.head, body)
+		_, err := c.sock.WriteParts([3][]byte{c.head, body})
 		return err
 	}
 	parts := net.Buffers{c.head, body}

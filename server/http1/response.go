@@ -13,6 +13,8 @@ import (
 	"strings"
 	"sync/atomic"
 	"time"
+
+	"pagoda/rawconn"
 )
 
 const (
@@ -27,10 +29,8 @@ var errReturned = errors.New("http1: the handler has returned")
 
 // output is what a connection's writers send from.
 type output struct {
-	head  []byte // a head that is not sent, without its last lines
-	data  []byte // chunkRoom and the bytes of the body that wait
-	parts [3][]byte
-	vec   net.Buffers // a slice of parts
+	head []byte // a head that is not sent, without its last lines
+	data []byte // chunkRoom and the bytes of the body that wait
 }
 
 // response is an http.ResponseWriter. Like net/http's it is for one goroutine at a time, except for the deadlines.
@@ -359,11 +359,13 @@ func (w *response) sendParts(buf, p []byte, tail string) {
 	if !w.ready() {
 		return
 	}
-	out := &w.c.out
-	out.parts = [3][]byte{buf, p, []byte(tail)}
-	out.vec = out.parts[:]
-	_, err := out.vec.WriteTo(w.c.rwc)
-	out.parts = [3][]byte{}
+	if c, ok := w.c.rwc.(*rawconn.Conn); ok {
+		_, err := c.WriteParts([3][]byte{buf, p, []byte(tail)})
+		w.fail(err)
+		return
+	}
+	parts := net.Buffers{buf, p, []byte(tail)}
+	_, err := parts.WriteTo(w.c.rwc)
 	w.fail(err)
 }
 

@@ -18,8 +18,8 @@ import (
 )
 
 const (
-	long  = 16 << 10 // bytes from which a buffer is read into and written the usual way
-	often = 64 << 10 // bytes of short reads after which one is the usual way
+	long  = 256 << 10 // bytes from which a buffer is read into and written the usual way
+	often = 1 << 20   // bytes of short reads after which one is the usual way
 )
 
 // Conn is a connection with cheaper short reads and writes. One goroutine at a time may read and one may write; all other methods are

@@ -28,6 +28,7 @@ func main() {
 	flag.StringVar(&o.loads, "loads", "", "comma-separated names of the loads to measure; all if empty")
 	flag.DurationVar(&o.during, "time", 2*time.Second, "length of each measurement")
 	flag.IntVar(&o.rounds, "rounds", 5, "rounds in which the targets take turns")
+	flag.Float64Var(&o.share, "share", 0.5, "of the rate at which Pagoda is saturated, the rate to measure at")
 	flag.IntVar(&o.tries, "tries", 2, "how often a measurement is taken at most, when other programs disturb it")
 	flag.IntVar(&o.clients, "clients", 256, "requests at once that saturate a target; a quarter as many streams to begin with")
 	flag.StringVar(&o.commit, "commit", "unknown", "commit of the program")
@@ -56,6 +57,7 @@ type options struct {
 	program, before, nginx, commit, write, loads string
 	during                                       time.Duration
 	rounds, clients, tries                       int
+	share                                        float64
 	split                                        bool
 }
 
@@ -97,7 +99,7 @@ func runMock(port string) error {
 // row is what the targets took for one load. The first one is the direct way.
 type row struct {
 	load  load
-	rate  float64 // of the requests: half of what saturates Pagoda
+	rate  float64 // of the requests: a share of what saturates Pagoda
 	cells []*cell // one per target
 }
 
@@ -119,6 +121,9 @@ type round struct {
 const disturbed = 0.1
 
 func run(ctx context.Context, o options) error {
+	if !(o.share > 0 && o.share <= 1) {
+		return fmt.Errorf("-share %v must be above 0 and at most 1", o.share)
+	}
 	dir, err := os.MkdirTemp("", "bench-proxy-")
 	if err != nil {
 		return err
@@ -146,7 +151,7 @@ func run(ctx context.Context, o options) error {
 				return fmt.Errorf("%s, %s: %w", l.name, t.name, err)
 			}
 			if t.name == "Pagoda" {
-				r.rate = c.most / 2
+				r.rate = c.most * o.share
 			}
 			r.cells = append(r.cells, c)
 		}

@@ -71,7 +71,7 @@ type Usage struct {
 	Reasoning  int // of Completion, inside a thinking block
 }
 
-// Timing is where a request's time went. Zero times mean not reached.
+// Timing is where a request's time went. Zero times mean not reached, or not known.
 type Timing struct {
 	Arrived    time.Time // handed to the engine
 	Scheduled  time.Time // first step that included it

@@ -6,6 +6,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/rs/zerolog"
 
@@ -30,7 +31,7 @@ func TestAccessLog(t *testing.T) {
 			t.Errorf("%s is %v, want %v", key, l[key], want)
 		}
 	}
-	for _, key := range []string{"tenant", "duration_ms", "ttft_ms", "queue_ms", "prompt_tokens", "cached_tokens", "bytes", "finish"} {
+	for _, key := range []string{"tenant", "duration_ms", "ttft_ms", "prompt_tokens", "cached_tokens", "bytes", "finish"} {
 		if l[key] == nil {
 			t.Errorf("%s is missing", key)
 		}
@@ -38,6 +39,35 @@ func TestAccessLog(t *testing.T) {
 	for _, secret := range []string{"SECRET", "Hello", "Bearer"} {
 		if strings.Contains(logs.String(), secret) {
 			t.Errorf("%q is in the log: %s", secret, logs)
+		}
+	}
+}
+
+// TestUnknownTimes: a time that nobody knows is not told, as of an upstream's answer in one piece, whose tokens came at once.
+func TestUnknownTimes(t *testing.T) {
+	eng := fake.New()
+	s, logs := newTest(t, eng, Config{})
+	began := time.Now()
+	for _, known := range []bool{false, true} {
+		var timing engine.Timing
+		if known {
+			timing = engine.Timing{Arrived: began, Scheduled: began.Add(time.Millisecond), FirstToken: began.Add(2 * time.Millisecond)}
+		}
+		eng.Scripts["fake"] = func(*engine.Request) []fake.Step {
+			text := engine.Event{Prompt: &engine.Prompt{}, Text: "Hello"}
+			if known {
+				text.Tokens = []int32{1}
+			}
+			return []fake.Step{{Event: text}, {Event: engine.Event{Finish: engine.FinishStop, Usage: &engine.Usage{Completion: 1}, Timing: &timing}}}
+		}
+		if w := do(s.Handler(), "POST", chatPath, chatBody); w.Code != 200 {
+			t.Fatal(w.Code, w.Body)
+		}
+		lines := logs.lines(t)
+		for _, key := range []string{"ttft_ms", "queue_ms"} {
+			if told := lines[len(lines)-1][key] != nil; told != known {
+				t.Errorf("%s is told: %v, known: %v", key, told, known)
+			}
 		}
 	}
 }

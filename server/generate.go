@@ -258,20 +258,29 @@ func logGenerations(ev *zerolog.Event, gens []*generation) {
 		return
 	}
 	var prompt, cached, completion int
-	var ttft, queue time.Duration
+	var ttft, queue *time.Duration // nil: not reached, or not known, as of an upstream's answer in one piece
 	var finish []string
 	for _, g := range gens {
 		prompt, completion, finish = prompt+g.prompt, completion+g.completion, append(finish, g.finish...)
 		if g.usage != nil {
 			cached += g.usage.Cached
 		}
-		if d := g.firstToken.Sub(g.started); !g.firstToken.IsZero() && (ttft == 0 || d < ttft) {
-			ttft = d
+		if d := g.firstToken.Sub(g.started); !g.firstToken.IsZero() && (ttft == nil || d < *ttft) {
+			ttft = &d
 		}
 		if t := g.timing; t != nil && !t.Arrived.IsZero() && !t.Scheduled.IsZero() {
-			queue = max(queue, t.Scheduled.Sub(t.Arrived))
+			if d := t.Scheduled.Sub(t.Arrived); queue == nil || d > *queue {
+				queue = &d
+			}
 		}
 	}
 	ev.Str("model", clip(gens[0].req.Model, 128)).Int("prompt_tokens", prompt).Int("cached_tokens", cached).
-		Int("completion_tokens", completion).Dur("ttft_ms", ttft).Dur("queue_ms", queue).Strs("finish", finish)
+		Int("completion_tokens", completion)
+	if ttft != nil {
+		ev.Dur("ttft_ms", *ttft)
+	}
+	if queue != nil {
+		ev.Dur("queue_ms", *queue)
+	}
+	ev.Strs("finish", finish)
 }

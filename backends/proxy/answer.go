@@ -28,7 +28,8 @@ type answer struct {
 	open    int // choices that have not ended
 	prompt  *engine.Prompt
 	usage   *engine.Usage
-	pieces  int // with text and without token ids; a measure of tokens where the upstream tells none
+	atOnce  bool // all of it came at once, so that nobody here knows when its first token was made
+	pieces  int  // with text and without token ids; a measure of tokens where the upstream tells none
 	timing  engine.Timing
 	last    engine.Event // of the choice that ended last, kept back: Finish is set once it has
 	one     [1]answerChoice
@@ -114,6 +115,7 @@ func (a *answer) whole(x *exchange, progress func()) error {
 		return &brokenError{err}
 	}
 	progress()
+	a.atOnce = true
 	c, err := a.quick.decode(text)
 	if err != nil {
 		return &engine.Error{Code: engine.Upstream, Message: "the model's server sent an answer that is no JSON", Err: err}
@@ -275,7 +277,10 @@ func (a *answer) end() error {
 	if ev.Usage = a.usage; ev.Usage == nil {
 		ev.Usage = &engine.Usage{Completion: a.pieces}
 	}
-	a.timing = engine.Timing{Arrived: a.arrived, FirstToken: a.first, Finished: time.Now()}
+	a.timing = engine.Timing{Arrived: a.arrived, Finished: time.Now()}
+	if !a.atOnce {
+		a.timing.FirstToken = a.first
+	}
 	ev.Timing = &a.timing
 	a.send(ev)
 	return nil

@@ -123,6 +123,7 @@ type said struct {
 	finish          engine.FinishReason
 	stop            string
 	usage           *engine.Usage
+	timing          *engine.Timing
 	prompt          *engine.Prompt
 	events          int
 	err             *engine.Error
@@ -156,7 +157,7 @@ func collect(ctx context.Context, e engine.Engine, req *engine.Request) *said {
 			s.finish, s.stop = ev.Finish, ev.StopString
 		}
 		if ev.Usage != nil {
-			s.usage = ev.Usage
+			s.usage, s.timing = ev.Usage, ev.Timing
 		}
 	}
 	return s

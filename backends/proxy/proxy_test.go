@@ -116,6 +116,10 @@ func TestAnswers(t *testing.T) {
 					if s.err != nil || s.prompt == nil || s.usage == nil {
 						t.Fatalf("%+v, error %v", s, s.err)
 					}
+					known, could := !s.timing.FirstToken.IsZero(), kind == "stream"
+					if known && !could || !known && could && s.text != "" || s.timing.Finished.IsZero() {
+						t.Errorf("%+v", s.timing)
+					}
 					tc.check(t, s)
 					if got := r.count(t, "pagoda_upstream_requests_total", "outcome=ok"); got != 1 {
 						t.Errorf("%v requests ended well", got)

@@ -28,7 +28,7 @@ func pair(t *testing.T, network string) (ours *Conn, theirs net.Conn) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	accepted, err := (Listener{l}).Accept()
+	accepted, err := l.Accept()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -36,7 +36,7 @@ func pair(t *testing.T, network string) (ours *Conn, theirs net.Conn) {
 		accepted.Close()
 		theirs.Close()
 	})
-	return accepted.(*Conn), theirs
+	return New(accepted), theirs
 }
 
 func each(t *testing.T, test func(t *testing.T, ours *Conn, theirs net.Conn)) {

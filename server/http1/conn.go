@@ -2,13 +2,14 @@ package http1
 
 import (
 	"context"
-	"net"
 	"net/http"
 	"net/url"
 	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"pagoda/rawconn"
 )
 
 const (
@@ -35,7 +36,7 @@ const (
 // conn is a connection. Its goroutine runs serve; watcher runs beside it while a request takes long.
 type conn struct {
 	s          *Server
-	rwc        net.Conn
+	rwc        *rawconn.Conn
 	remoteAddr string
 	accepted   time.Time
 	state      atomic.Int32 // a connState
@@ -66,7 +67,7 @@ type conn struct {
 	watchTime *time.Timer
 }
 
-func newConn(s *Server, rwc net.Conn, base context.Context) *conn {
+func newConn(s *Server, rwc *rawconn.Conn, base context.Context) *conn {
 	c := &conn{s: s, rwc: rwc, accepted: time.Now(), buf: make([]byte, readBuffer)}
 	c.done.L = &c.mu
 	if addr := rwc.RemoteAddr(); addr != nil {
@@ -339,9 +340,7 @@ func (c *conn) unwatch() {
 
 // linger ends the answer and reads on for a moment.
 func (c *conn) linger() {
-	if w, ok := c.rwc.(interface{ CloseWrite() error }); ok {
-		w.CloseWrite()
-	}
+	c.rwc.CloseWrite()
 	c.rwc.SetReadDeadline(time.Now().Add(lingerTime))
 	for {
 		if _, err := c.rwc.Read(c.buf); err != nil {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"net/http"
 	"net/textproto"
 	"path"
@@ -13,8 +12,6 @@ import (
 	"strings"
 	"sync/atomic"
 	"time"
-
-	"pagoda/rawconn"
 )
 
 const (
@@ -359,13 +356,7 @@ func (w *response) sendParts(buf, p []byte, tail string) {
 	if !w.ready() {
 		return
 	}
-	if c, ok := w.c.rwc.(*rawconn.Conn); ok {
-		_, err := c.WriteParts([3][]byte{buf, p, []byte(tail)})
-		w.fail(err)
-		return
-	}
-	parts := net.Buffers{buf, p, []byte(tail)}
-	_, err := parts.WriteTo(w.c.rwc)
+	_, err := w.c.rwc.WriteParts([3][]byte{buf, p, []byte(tail)})
 	w.fail(err)
 }
 

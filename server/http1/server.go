@@ -227,7 +227,7 @@ func (f *feed) Addr() net.Addr { return f.addr }
 
 // replayed is a connection whose first bytes were read already. One goroutine reads it at a time.
 type replayed struct {
-	net.Conn
+	*rawconn.Conn
 	bytes []byte
 	by    time.Time // when the head must be there that has begun; zero: as net/http says
 }
@@ -251,12 +251,4 @@ func (c *replayed) SetReadDeadline(t time.Time) error {
 	}
 	c.by = time.Time{}
 	return c.Conn.SetReadDeadline(t)
-}
-
-// CloseWrite lets net/http end an answer before it closes.
-func (c *replayed) CloseWrite() error {
-	if w, ok := c.Conn.(interface{ CloseWrite() error }); ok {
-		return w.CloseWrite()
-	}
-	return nil
 }
